@@ -1,0 +1,5 @@
+"""maskfer: facial expression recognition on faces that wear masks."""
+
+from importlib.metadata import version
+
+__version__ = version("maskfer")

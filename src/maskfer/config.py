@@ -1,0 +1,174 @@
+"""Two typed objects: `Params` is everything that changes a result, `Settings` is where things are.
+
+Both forbid unknown keys and check ranges when they are made, so no later code meets a bad value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from maskfer.errors import ParamsError
+from maskfer.labels import EXPRESSIONS, label_column
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataParams(_Frozen):
+    """How raw photographs become faces."""
+
+    crop_size: int = Field(96, ge=32, le=512)
+    """Side of a stored face, pixels. The paper sends 96 x 96 to the server (§6)."""
+    crop_context: float = Field(1.2, ge=1.0, le=3.0)
+    """Side of the square crop, in units of the detector box's longer side."""
+    min_confidence: Fraction = 0.5
+    """A detection below this is no face."""
+    val_fraction: Fraction = 0.1
+    """Share of the training people that choose the best epoch."""
+    test_fraction: Fraction = 0.2
+    """Share of the people kept for the verdict, where the raw data does not name its own test people."""
+    image_quality: int = Field(92, ge=1, le=101)
+    """WebP quality of a stored face; 101 is lossless."""
+
+
+class MaskingParams(_Frozen):
+    """What AWFM draws on the twins of a dataset."""
+
+    types: tuple[Literal["surgical", "kn95", "n95", "cloth", "duckbill"], ...] = (
+        "surgical",
+        "kn95",
+        "n95",
+        "cloth",
+        "duckbill",
+    )
+    """Mask shapes, drawn uniformly."""
+    patterned: Fraction = 0.3
+    """Share of cloth masks that carry a pattern."""
+
+
+class MaskClassifierParams(_Frozen):
+    """Approach 2, stage 1 (§5.1)."""
+
+    epochs: int = Field(8, ge=1)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+
+
+class HeatmapParams(_Frozen):
+    """The occlusion-sensitivity map of the mask classifier (§5.1)."""
+
+    patch: int = Field(16, ge=2)
+    """N, the side of the square that is zeroed, in pixels of the stored face."""
+    stride: int = Field(8, ge=1)
+    """Step between two positions of the patch, pixels."""
+    gain: float = Field(8.0, gt=0)
+    """Steepness of the sigmoid over the centred and scaled map."""
+
+
+class ExpressionParams(_Frozen):
+    """Approach 2, stage 2 (§5.2)."""
+
+    epochs: int = Field(16, ge=1)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+    masked_branch_weight: Fraction = 0.35
+    """Weight of l_m in the combined loss; l_u has the rest."""
+
+
+class EvaluationParams(_Frozen):
+    """How a release is judged."""
+
+    bootstrap_samples: int = Field(1000, ge=100)
+    """Resamples of the paired bootstrap that compares with the champion."""
+    calibration_bins: int = Field(15, ge=2)
+    """Bins of the expected calibration error."""
+
+
+class Params(_Frozen):
+    """Everything that changes a result; read once from `params.yaml`."""
+
+    seed: int = Field(7, ge=0)
+    classes: tuple[str, ...] = EXPRESSIONS
+    """Three expressions by default; names of `labels.EMOTIONS` work as well."""
+    data: DataParams = DataParams()
+    masking: MaskingParams = MaskingParams()
+    mask_classifier: MaskClassifierParams = MaskClassifierParams()
+    heatmap: HeatmapParams = HeatmapParams()
+    expression: ExpressionParams = ExpressionParams()
+    evaluation: EvaluationParams = EvaluationParams()
+
+    @field_validator("classes")
+    @classmethod
+    def _known_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes) or len(classes) < 2:
+            raise ValueError(f"classes must be two or more different names, got {list(classes)}")
+        label_column(classes)
+        return classes
+
+    @classmethod
+    def load(cls, path: Path | None) -> Self:
+        """Read `path`; `None` gives the defaults.
+
+        Raises `ParamsError` naming the file, the key, the value and what was expected.
+        """
+        if path is None:
+            return cls()
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            return cls.model_validate(raw)
+        except FileNotFoundError as error:
+            raise ParamsError(f"{path}: no such file; give --params a YAML file like params.yaml") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        except ValidationError as error:
+            raise ParamsError(f"{path}: {_first_problem(error)}") from error
+
+
+class Settings(BaseSettings):
+    """Where things are: read from `MASKFER_*` environment variables, defaults for a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix="MASKFER_", extra="forbid", frozen=True)
+
+    home: Path = Path(".maskfer")
+    """Folder for everything the project keeps on a laptop: registry, caches, runs, job state."""
+    tracking_uri: str | None = None
+    """MLflow server, e.g. `http://registry:5000`; unset means SQLite under `home`."""
+    model_name: str = "maskfer"
+    """Name of the registered model."""
+    broker_url: str | None = None
+    """Redis, e.g. `redis://broker:6379/0`; unset means an embedded server for the length of the command."""
+    scoring_host: str = "127.0.0.1"
+    scoring_port: int = Field(3000, ge=0, le=65535)
+    """Port of the scoring service."""
+    max_body_bytes: int = Field(20 * 2**20, ge=1)
+    """Largest request body the scoring service accepts."""
+    max_pixels: int = Field(50_000_000, ge=1)
+    """Largest picture the scoring service decodes."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment; raises `ParamsError` naming the variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ParamsError(f"environment variable MASKFER_{_first_problem(error)}") from error
+
+    @property
+    def registry_uri(self) -> str:
+        """The MLflow tracking URI, with the laptop's default filled in."""
+        return self.tracking_uri or f"sqlite:///{self.home.resolve() / 'mlflow.db'}"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    got = "" if problem["type"] == "extra_forbidden" else f" (got {problem['input']!r})"
+    return f"{where}: {problem['msg']}{got}"
