@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from maskfer.release import Release
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -15,3 +17,31 @@ def shared_dir() -> Path:
     if not _SHARED.is_dir():
         pytest.skip("the real photographs (../shared) are not on this machine")
     return _SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A release of a small seeded network, written by the real code; it answers, but knows nothing."""
+    pytest.importorskip("torch", reason="the learning extra is not installed")
+    import torch
+
+    from maskfer.config import Params
+    from maskfer.learning.export import write_release
+    from maskfer.learning.models.mask_aware import MaskAwareNet
+    from maskfer.learning.models.mask_classifier import MaskClassifier
+    from maskfer.learning.models.two_branch import TwoBranchNet
+    from maskfer.release import Lineage
+
+    params = Params()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MaskAwareNet(
+            mask_classifier=MaskClassifier(width=8),
+            expression=TwoBranchNet(classes=len(params.classes), width=8),
+        )
+    return write_release(
+        tmp_path_factory.mktemp("tiny") / "release",
+        model=model,
+        params=params,
+        lineage=Lineage(dataset_sha256="0" * 64),
+    )

@@ -1,0 +1,157 @@
+"""From trained networks to the files of a release: weights and one ONNX graph that says the same."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from jaxtyping import Float
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from maskfer import release
+from maskfer.config import Params
+from maskfer.errors import TrainingError
+from maskfer.learning.models.backbones import ConvNorm
+from maskfer.learning.models.mask_aware import FaceAnswers, MaskAwareNet
+
+PARITY_TOLERANCE = 1e-4
+"""Largest difference between torch and ONNX Runtime, in probability."""
+
+
+def write_release(
+    out: Path,
+    *,
+    model: MaskAwareNet,
+    params: Params,
+    lineage: release.Lineage,
+    name: str = "maskfer",
+    metrics: Mapping[str, Any] | None = None,
+) -> release.Release:
+    """Write `model` as a release folder at `out`, whole or not at all.
+
+    Raises `TrainingError` where the exported graph does not answer as the model does.
+    """
+    crop_size = params.data.crop_size
+    graph = to_onnx(model, crop_size=crop_size)
+    check_parity(model, graph, crop_size=crop_size)
+    return release.write(
+        out,
+        name=name,
+        weights=weights_bytes(model),
+        onnx=graph,
+        classes=params.classes,
+        crop_size=crop_size,
+        crop_context=params.data.crop_context,
+        params=params.model_dump(mode="json"),
+        lineage=lineage,
+        metrics=metrics,
+    )
+
+
+def to_onnx(model: MaskAwareNet, *, crop_size: int) -> bytes:
+    """Return the graph `faces -> expression, masked, orientation, heatmap` with a free batch dimension."""
+    model = _folded(model)
+    faces = torch.linspace(0, 255, 2 * crop_size**2).reshape(2, 1, crop_size, crop_size)
+    with _quiet_exporter(), tempfile.TemporaryDirectory() as folder:
+        program = torch.onnx.export(
+            model,
+            (faces,),
+            input_names=["faces"],
+            output_names=list(FaceAnswers._fields),
+            dynamic_shapes={"faces": {0: torch.export.Dim("n")}},
+            dynamo=True,
+            verbose=False,
+        )
+        if program is None:
+            raise TrainingError("torch.onnx.export gave no graph; the installed torch is not the pinned one")
+        path = Path(folder) / "model.onnx"
+        program.save(path)
+        return path.read_bytes()
+
+
+def check_parity(model: MaskAwareNet, graph: bytes, *, crop_size: int) -> float:
+    """Return the largest difference between `model` and `graph` over batches of one and of seven.
+
+    Raises `TrainingError` naming the output where it exceeds `PARITY_TOLERANCE`.
+    """
+    model = copy.deepcopy(model).to("cpu").float().eval()
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for count in (1, 7):
+        faces = rng.uniform(0, 255, (count, 1, crop_size, crop_size)).astype(np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(faces))
+        answers = session.run(None, {"faces": faces})
+        for name, want, got in zip(FaceAnswers._fields, expected, answers, strict=True):
+            difference = _largest_difference(want.numpy(), got)
+            if not difference <= PARITY_TOLERANCE:
+                raise TrainingError(
+                    f"the exported graph's output {name!r} differs from the model by {difference:.2g} on "
+                    f"{count} faces, allowed is {PARITY_TOLERANCE:g}; check the versions of torch and onnx"
+                )
+            worst = max(worst, difference)
+    return worst
+
+
+def weights_bytes(model: nn.Module) -> bytes:
+    """Return a network's weights as the bytes of a safetensors file."""
+    # safetensors keeps no memory format and refuses views.
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    data: bytes = save_tensors(tensors)
+    return data
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill `model` from a safetensors file; raises `TrainingError` where they do not belong together."""
+    try:
+        model.load_state_dict(load_tensors(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path}: no such weights; run the stage that makes them") from error
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{path}: weights of another architecture ({problem}); train again with the present params"
+        ) from error
+
+
+def _folded(model: MaskAwareNet) -> MaskAwareNet:
+    # Half the nodes to trace and none for ONNX Runtime to fuse at every start.
+    model = copy.deepcopy(model).to("cpu").float().eval()
+    for module in model.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
+    return model
+
+
+def _largest_difference(want: Float[np.ndarray, "*shape"], got: Float[np.ndarray, "*shape"]) -> float:
+    if want.shape != got.shape:
+        return np.inf
+    return float(np.abs(want - got).max(initial=0.0))
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    # The exporter warns about its own parts (no torchvision, pytree deprecations): nothing to act on here.
+    exporter_log = logging.getLogger("torch.onnx._internal.exporter")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter_log.setLevel(level)

@@ -1,0 +1,83 @@
+"""The two attention parts that both stages of approach 2 borrow (§5.1, §5.2)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maskfer.learning.models.backbones import ConvNorm, ResidualBlock
+
+
+class SpatialTransformer(nn.Module):
+    """Warp feature maps by an affine map read from them; starts as the identity.
+
+    Source: Jaderberg et al. (2015), §3; §5.1 puts it between two blocks. We bound every entry's distance
+    from the identity to `reach`: unbounded, it leaves the face in its first hundred steps on small data.
+    """
+
+    def __init__(self, channels: int, *, reach: float = 0.3) -> None:
+        super().__init__()
+        self.reach = reach
+        last = nn.Linear(16 * 36, 6)
+        # Nearly, not exactly, zero: at zero the layers before it would get no gradient in the first step.
+        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.zeros_(last.bias)
+        self.localisation = nn.Sequential(
+            ConvNorm(channels, 16, kernel=1), nn.AdaptiveAvgPool2d(6), nn.Flatten(), last
+        )
+        self.register_buffer("identity", torch.eye(2, 3), persistent=False)
+        self.identity: Tensor
+
+    def forward(self, features: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
+        change = torch.tanh(self.localisation(features).float()).reshape(-1, 2, 3)
+        theta = self.identity + self.reach * change
+        grid = functional.affine_grid(theta, list(features.shape), align_corners=False)
+        return functional.grid_sample(
+            features, grid.to(features.dtype), mode="bilinear", padding_mode="border", align_corners=False
+        )
+
+
+class AttentionPool(nn.Module):
+    """Weighted mean over positions, the weights a softmax of a learned score of each position."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, 1, 1)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, features: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels"]:
+        weights = self.score(features).flatten(1).softmax(dim=1)
+        pooled: Tensor = (features.flatten(2) * weights.to(features.dtype).unsqueeze(1)).sum(dim=2)
+        return pooled
+
+
+class LightAttentionBranch(nn.Module):
+    """Reweighed features to class logits: spatial transformer, blocks, attention, two fully connected layers.
+
+    Source: §5.2, with the network of Minaee and Abdolrashidi (2019), Deep-Emotion. Deviations: residual
+    blocks for its plain convolutions, and attention pooling, so that the fully connected layers are small
+    and the branch says where it looked.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, width: int, dropout: float, spatial_transformer: bool = True
+    ) -> None:
+        super().__init__()
+        self.transformer = SpatialTransformer(channels) if spatial_transformer else nn.Identity()
+        self.blocks = nn.Sequential(
+            ResidualBlock(channels, width, stride=2), ResidualBlock(width, 2 * width, stride=2)
+        )
+        self.pool = AttentionPool(2 * width)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, classes),
+        )
+
+    def forward(self, features: Float[Tensor, "b channels g g"]) -> Float[Tensor, "b classes"]:
+        logits: Tensor = self.head(self.pool(self.blocks(self.transformer(features))))
+        return logits

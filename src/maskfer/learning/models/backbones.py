@@ -1,0 +1,85 @@
+"""Convolutional feature extractors: the part before any attention.
+
+Source: §5.2 takes the convolutions of ResNet or VGG19. We use a small ResNet (He et al. 2016, §3.3, basic
+block) that works at a quarter of the resolution from its third layer on: on two cores a layer at half the
+resolution costs as much as four of the layers that decide.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+MIDDLE_GREY = 128.0
+"""The level, of 0..255, that a normalised face calls zero: what "zero out a patch" (§5.1) paints."""
+_GREY_SPAN = 64.0
+
+
+class Normalise(nn.Module):
+    """Grey levels 0..255 to about [-2, 2]. Inside the graph, so that no caller can forget it."""
+
+    def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 s s"]:
+        return (faces - MIDDLE_GREY) / _GREY_SPAN
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch normalisation and, unless `activate` is off, ReLU."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False
+        )
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.activate = nn.ReLU(inplace=True) if activate else nn.Identity()
+
+    def forward(self, features: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
+        normed: Tensor = self.activate(self.norm(self.conv(features)))
+        return normed
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut; the shortcut pools before it projects, so nothing is skipped.
+
+    Source: He et al. (2016), §3.3; the pooled shortcut is He et al. (2019), "bag of tricks", ResNet-D.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.first = ConvNorm(inputs, outputs, stride=stride)
+        self.second = ConvNorm(outputs, outputs, activate=False)
+        shortcut: list[nn.Module] = [nn.AvgPool2d(stride)] if stride > 1 else []
+        if stride > 1 or inputs != outputs:
+            shortcut.append(ConvNorm(inputs, outputs, kernel=1, activate=False))
+        self.shortcut = nn.Sequential(*shortcut)
+        self.activate = nn.ReLU(inplace=True)
+
+    def forward(self, features: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
+        added: Tensor = self.activate(self.second(self.first(features)) + self.shortcut(features))
+        return added
+
+
+class SmallResNet(nn.Module):
+    """Feature maps F of a face at an eighth of its resolution, `2 * width` channels."""
+
+    stride = 8
+
+    def __init__(self, *, width: int = 32) -> None:
+        super().__init__()
+        self.channels = 2 * width
+        self.stem = nn.Sequential(ConvNorm(1, width // 2, stride=2), ConvNorm(width // 2, width, stride=2))
+        self.stages = nn.Sequential(ResidualBlock(width, width), ResidualBlock(width, 2 * width, stride=2))
+
+    def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b channels g g"]:
+        maps: Tensor = self.stages(self.stem(faces))
+        return maps

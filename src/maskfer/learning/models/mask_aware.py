@@ -1,0 +1,45 @@
+"""Both stages of approach 2 as the one graph that ships."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.models.two_branch import TwoBranchNet
+
+
+class FaceAnswers(NamedTuple):
+    """The outputs of a release's ONNX graph, in its order."""
+
+    expression: Float[Tensor, "b classes"]
+    """Probabilities; each row sums to 1."""
+    masked: Float[Tensor, " b"]
+    """Probability of a mask."""
+    orientation: Float[Tensor, "b 5"]
+    """Probabilities in the order of `labels.ORIENTATIONS`."""
+    heatmap: Float[Tensor, "b g g"]
+    """H_m in (0, 1), on a raster that tiles the face."""
+
+
+class MaskAwareNet(nn.Module):
+    """Grey faces 0..255 to everything a release answers."""
+
+    def __init__(self, *, mask_classifier: MaskClassifier, expression: TwoBranchNet) -> None:
+        super().__init__()
+        self.mask_classifier = mask_classifier
+        self.expression = expression
+
+    def forward(self, faces: Float[Tensor, "b 1 s s"]) -> FaceAnswers:
+        reading = self.mask_classifier(faces)
+        heatmap = torch.sigmoid(reading.heatmap)
+        logits = self.expression(faces, heatmap).combined
+        return FaceAnswers(
+            torch.softmax(logits, dim=1),
+            torch.sigmoid(reading.masked),
+            torch.softmax(reading.orientation, dim=1),
+            heatmap,
+        )

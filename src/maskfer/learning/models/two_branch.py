@@ -1,0 +1,66 @@
+"""Stage 2 of approach 2 (§5.2): two classifiers, one away from the mask and one on it.
+
+Source: §5.2. F_m = F * H_m and F_u = F * H_u with H_u = 1 - H_m; each goes through a light attention branch
+and two fully connected layers. The paper trains l_u and l_m and leaves open how the answer is made: ours is
+the softmax of the weighted mean of both branches' logits, with the weights of the losses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maskfer.learning.models.attention import LightAttentionBranch
+from maskfer.learning.models.backbones import Normalise, SmallResNet
+
+
+class BranchLogits(NamedTuple):
+    """Class logits of a batch: the answer, and the two branches it combines."""
+
+    combined: Float[Tensor, "b classes"]
+    unmasked: Float[Tensor, "b classes"]
+    masked: Float[Tensor, "b classes"]
+
+
+class TwoBranchNet(nn.Module):
+    """Expression logits from grey faces 0..255 and their heatmaps H_m in (0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: int = 32,
+        masked_branch_weight: float = 0.35,
+        dropout: float = 0.2,
+        spatial_transformer: bool = True,
+    ) -> None:
+        super().__init__()
+        self.masked_branch_weight = masked_branch_weight
+        self.normalise = Normalise()
+        self.backbone = SmallResNet(width=width)
+        channels = self.backbone.channels
+        # The branch on the mask has little to read: half the width is enough, and a third of the cost.
+        self.unmasked_branch = LightAttentionBranch(
+            channels, classes, width=4 * width, dropout=dropout, spatial_transformer=spatial_transformer
+        )
+        self.masked_branch = LightAttentionBranch(
+            channels, classes, width=2 * width, dropout=dropout, spatial_transformer=spatial_transformer
+        )
+
+    def forward(self, faces: Float[Tensor, "b 1 s s"], heatmaps: Float[Tensor, "b g g"]) -> BranchLogits:
+        features = self.backbone(self.normalise(faces))
+        covered = _resized(heatmaps, features.shape[-1]).to(features.dtype)
+        unmasked = self.unmasked_branch(features * (1 - covered))
+        masked = self.masked_branch(features * covered)
+        share = self.masked_branch_weight
+        return BranchLogits((1 - share) * unmasked + share * masked, unmasked, masked)
+
+
+def _resized(heatmaps: Float[Tensor, "b g g"], size: int) -> Float[Tensor, "b 1 h h"]:
+    maps = heatmaps.unsqueeze(1)
+    if maps.shape[-1] == size:
+        return maps
+    return functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)

@@ -1,0 +1,73 @@
+"""What ships answers as what was trained, and says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from maskfer.errors import TrainingError
+from maskfer.labels import ORIENTATIONS
+from maskfer.learning import export
+from maskfer.learning.models.mask_aware import MaskAwareNet
+from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.models.two_branch import TwoBranchNet
+from maskfer.release import Release
+
+
+def _restored(release: Release) -> MaskAwareNet:
+    model = MaskAwareNet(
+        mask_classifier=MaskClassifier(width=8),
+        expression=TwoBranchNet(classes=len(release.classes), width=8),
+    )
+    export.load_weights(model, release.weights)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def session(tiny_release: Release) -> ort.InferenceSession:
+    return ort.InferenceSession(tiny_release.onnx, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_graph_answers_a_batch_of_any_size_as_the_contract_says(
+    session: ort.InferenceSession, count: int
+) -> None:
+    faces = np.random.default_rng(count).uniform(0, 255, (count, 1, 96, 96)).astype(np.float32)
+
+    names = [output.name for output in session.get_outputs()]
+    expression, masked, orientation, heatmap = session.run(None, {"faces": faces})
+
+    assert names == ["expression", "masked", "orientation", "heatmap"]
+    assert expression.shape == (count, 3)
+    assert masked.shape == (count,)
+    assert orientation.shape == (count, len(ORIENTATIONS))
+    assert heatmap.shape == (count, 12, 12)
+    np.testing.assert_allclose(expression.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(orientation.sum(axis=1), 1, atol=1e-5)
+    assert ((masked > 0) & (masked < 1)).all()
+    assert ((heatmap > 0) & (heatmap < 1)).all()
+
+
+def test_weights_restored_from_the_release_answer_as_its_graph(tiny_release: Release) -> None:
+    difference = export.check_parity(_restored(tiny_release), tiny_release.onnx.read_bytes(), crop_size=96)
+
+    assert difference <= export.PARITY_TOLERANCE
+
+
+def test_a_graph_that_answers_differently_is_refused(tiny_release: Release) -> None:
+    model = _restored(tiny_release)
+    with torch.no_grad():
+        model.expression.unmasked_branch.head[-1].bias[0] += 1
+
+    with pytest.raises(TrainingError, match="'expression' differs from the model"):
+        export.check_parity(model, tiny_release.onnx.read_bytes(), crop_size=96)
+
+
+def test_weights_of_another_architecture_are_refused_with_one_line(tiny_release: Release) -> None:
+    other = TwoBranchNet(classes=8, width=8)
+
+    with pytest.raises(TrainingError, match=r"model\.safetensors: weights of another architecture") as caught:
+        export.load_weights(other, tiny_release.weights)
+    assert "\n" not in str(caught.value)
