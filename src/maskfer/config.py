@@ -52,6 +52,8 @@ class MaskingParams(_Frozen):
     """Mask shapes, drawn uniformly."""
     patterned: Fraction = 0.3
     """Share of cloth masks that carry a pattern."""
+    any_color: Fraction = 0.2
+    """Share of masks whose colour is drawn from the whole range instead of what people mostly wear."""
 
 
 class MaskClassifierParams(_Frozen):
@@ -145,6 +147,12 @@ class Settings(BaseSettings):
     """Name of the registered model."""
     broker_url: str | None = None
     """Redis, e.g. `redis://broker:6379/0`; unset means an embedded server for the length of the command."""
+    visibility_timeout_s: int = Field(120, ge=2)
+    """A task that a lost worker held comes back after this; no segment may take longer."""
+    max_deliveries: int = Field(3, ge=1)
+    """Times a segment is tried before it is given up because it ends its worker."""
+    scoring_model: str | None = None
+    """The service's model: a release folder, `NAME@ALIAS` or `NAME@VERSION`; unset means the champion."""
     scoring_host: str = "127.0.0.1"
     scoring_port: int = Field(3000, ge=0, le=65535)
     """Port of the scoring service."""
@@ -152,6 +160,10 @@ class Settings(BaseSettings):
     """Largest request body the scoring service accepts."""
     max_pixels: int = Field(50_000_000, ge=1)
     """Largest picture the scoring service decodes."""
+    max_crops: int = Field(1024, ge=1)
+    """Most crops in one request to `/predict`."""
+    max_requests: int = Field(128, ge=1)
+    """Requests that one worker of the scoring service works on at a time; more are answered 503."""
 
     @classmethod
     def load(cls) -> Self:

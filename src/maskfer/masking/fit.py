@@ -1,0 +1,234 @@
+"""Where a mask goes on a face: the paper's resize, rotate and offset, then a chart that hugs the jaw.
+
+Source: Yang et al. (2021), §3: the mask is resized by the ratio between the left and the right side of the
+face, rotated by the line between nose and jaw, and placed by its offset (o_x, o_y) from the nose.
+Deviation: after these three, the template is bent to the jaw's landmarks, because a flat picture that was
+only resized and rotated leaves the chin bare or hangs in the air beside the cheek.
+
+The chart has two coordinates. `s` runs across the face, -1 and 1 at the jaw's two sides and 0 on the line of
+nose and chin; `t` runs down, 0 at the bridge of the nose and 1 at the chin. Inside, a side face always looks
+to the left: a face that looks to the right is mirrored, so that both get the same mask.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from maskfer.labels import Orientation
+
+Chart = Float[np.ndarray, "n 2"]
+"""s, t."""
+
+_EDGE_TOP, _EDGE_BOTTOM = 1.25, 5.3
+"""Landmarks of the jaw (counted from the ear) at the chart's upper and lower corners."""
+_FORESHORTENING = 1.15
+"""Radians from the nose to the jaw on the cylinder that the cheeks resemble."""
+_KNOTS = np.linspace(0.0, 1.0, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """One side of the face in the upright frame: three border curves sampled at `_KNOTS`, x outwards."""
+
+    edge: Float[np.ndarray, "9 2"]
+    top: Float[np.ndarray, "9 2"]
+    bottom: Float[np.ndarray, "9 2"]
+    ear: Float[np.ndarray, "2"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How one mask is worn by one face."""
+
+    nose: Float[np.ndarray, "2"]
+    """The origin: the point on the bridge of the nose where the mask begins, pixels."""
+    height_px: float
+    """Length of the nose-jaw line."""
+    angle_deg: float
+    """Of the nose-jaw line against the picture's vertical; the mask is rotated by it."""
+    ratio: float
+    """Width of the half that the viewer sees less of, over the other's (§3); 1 for a frontal face."""
+    is_side: bool
+    """The side template is worn: one ear, and the far half ends at the silhouette."""
+    far_extent: float
+    """How much of the template's far half is in sight, in units of s."""
+    sine_yaw: float
+    _axes: Float[np.ndarray, "2 2"]
+    _centre: Float[np.ndarray, "9 2"]
+    _far: _Half
+    _near: _Half
+
+    def to_image(self, chart: Chart) -> Float[np.ndarray, "n 2"]:
+        """Map chart coordinates to pixels; beyond the chart's borders it continues straight on."""
+        s, t = chart[:, 0], chart[:, 1]
+        r, t_in = np.minimum(np.abs(s), 1.0), np.clip(t, 0.0, 1.0)
+        is_near = s >= 0
+        centre = _curve(self._centre, t_in)
+        w = np.sin(_FORESHORTENING * r) / math.sin(_FORESHORTENING)
+        points = np.empty_like(chart, dtype=np.float64)
+        for half, mine, sign in ((self._far, ~is_near, -1.0), (self._near, is_near, 1.0)):
+            if not mine.any():
+                continue
+            points[mine] = _coons(half, self._centre, centre[mine], w[mine], t_in[mine], sign)
+            points[mine, 0] += sign * (np.abs(s[mine]) - r[mine]) * 0.8
+        points[:, 1] += t - t_in
+        return self.from_upright(points)
+
+    def from_upright(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+        """Map the upright frame (nose at 0, chin at (0, 1), near side at positive x) to pixels."""
+        return np.asarray(self.nose + points @ self._axes)
+
+    def to_upright(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+        """Undo `from_upright`."""
+        return np.asarray((points - self.nose) @ np.linalg.inv(self._axes))
+
+    def direction(self, vector: Float[np.ndarray, "2"]) -> tuple[float, float]:
+        """Turn a direction in the picture into one along s and t; its length stays."""
+        across, down = vector @ self._axes.T / self.height_px
+        return float(across), float(down)
+
+    def texture_s(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return where the template's picture is read for chart coordinate `s`: the hidden part is left out."""
+        return np.where(s < 0, s * self.far_extent, s)
+
+    def ear(self, *, near: bool) -> Float[np.ndarray, "2"]:
+        """Return the root of an ear in the upright frame, near side at positive x."""
+        return self._near.ear if near else self._far.ear * np.array([-1.0, 1.0])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether positive s is at the picture's left."""
+        return bool(np.linalg.det(self._axes) < 0)
+
+
+def fit_mask(
+    landmarks: Float32[np.ndarray, "68 2"], orientation: Orientation, *, rise: float, depth: float
+) -> Fit:
+    """Place a mask on a face.
+
+    `rise` moves its upper edge, in steps between two landmarks of the nose's bridge, up is positive; `depth`
+    is how far the mask stands off the face, in units of the nose-jaw line: seen only from the side.
+    """
+    points = landmarks.astype(np.float64)
+    nose = _along(points[27:31], 1.0 - rise)
+    down = points[8] - nose
+    height_px = float(np.hypot(*down))
+    down /= height_px
+    mirror = -1.0 if orientation is Orientation.RIGHT else 1.0
+    axes = height_px * np.array([[mirror * down[1], -mirror * down[0]], down])
+    upright = (points - nose) @ np.linalg.inv(axes)
+    if mirror < 0:
+        upright = upright[_MIRROR]
+    is_side = orientation in (Orientation.LEFT, Orientation.RIGHT)
+    far_width, near_width = (max(-upright[3, 0], 0.05), max(upright[13, 0], 0.05))
+    asymmetry = float(np.clip((near_width - far_width) / (near_width + far_width), -1.0, 1.0))
+    sine_yaw = min(1.0, 1.15 * abs(asymmetry))
+    centre = _centre_line(upright, depth=depth * sine_yaw * math.copysign(1.0, asymmetry))
+    near = _half(upright[16:7:-1], upright[42:48], sign=1.0, centre=centre)
+    far = _half(upright[:9], upright[36:42], sign=-1.0, centre=centre)
+    ratio = float(min(near_width, far_width) / max(near_width, far_width))
+    far_extent = 1.0
+    if is_side:
+        silhouette = np.abs(far.edge[:, 0]) - np.abs(centre[:, 0])
+        far_extent = float(np.clip(1.6 * silhouette.max() / near_width, 0.15, 1.0))
+    return Fit(
+        nose=nose,
+        height_px=height_px,
+        angle_deg=math.degrees(math.atan2(-down[0], down[1])),
+        ratio=ratio,
+        is_side=is_side,
+        far_extent=far_extent,
+        sine_yaw=sine_yaw,
+        _axes=axes,
+        _centre=centre,
+        _far=far,
+        _near=near,
+    )
+
+
+_MIRROR = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
+    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+)
+"""iBUG-68 index of each landmark's mirror image."""
+
+
+def _along(polyline: Float[np.ndarray, "k 2"], index: float) -> Float[np.ndarray, "2"]:
+    k = np.arange(len(polyline))
+    return np.array([np.interp(index, k, polyline[:, 0]), np.interp(index, k, polyline[:, 1])])
+
+
+def _curve(samples: Float[np.ndarray, "9 2"], at: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
+    return np.stack([np.interp(at, _KNOTS, samples[:, 0]), np.interp(at, _KNOTS, samples[:, 1])], axis=1)
+
+
+def _centre_line(upright: Float[np.ndarray, "68 2"], *, depth: float) -> Float[np.ndarray, "9 2"]:
+    """The line from the bridge over the tip of the nose to under the chin, bulging to where the face looks."""
+    tip_x, tip_y = upright[30]
+    tip_y = float(np.clip(tip_y, 0.2, 0.5))
+    bulge = np.interp(_KNOTS, [0.0, 0.38, 0.7, 1.0], [0.0, 1.0, 0.8, 0.15])
+    smooth = np.convolve(np.pad(bulge, 1, mode="edge"), [0.2, 0.6, 0.2], mode="valid")
+    smooth[0] = 0.0
+    x = smooth * (tip_x - depth)
+    y = np.interp(_KNOTS, [0.0, 0.38, 1.0], [0.0, tip_y, 1.03])
+    return np.stack([x, y], axis=1)
+
+
+def _half(
+    jaw: Float[np.ndarray, "9 2"],
+    eye: Float[np.ndarray, "6 2"],
+    *,
+    sign: float,
+    centre: Float[np.ndarray, "9 2"],
+) -> _Half:
+    """Border curves of one side; `jaw` from the ear to the chin. The result's x points outwards."""
+    outward = np.array([sign, 1.0])
+    jaw, eye, centre = jaw * outward, eye * outward, centre * outward
+    jaw = jaw.copy()
+    jaw[1:8] = 0.25 * jaw[:7] + 0.5 * jaw[1:8] + 0.25 * jaw[2:9]
+    k = np.arange(9.0)
+
+    def at(index: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9 2"]:
+        return np.stack([np.interp(index, k, jaw[:, 0]), np.interp(index, k, jaw[:, 1])], axis=1)
+
+    edge = at(_EDGE_TOP + (_EDGE_BOTTOM - _EDGE_TOP) * _KNOTS) * 1.02
+    # Where the nose hides the far cheek, the mask ends at its own silhouette.
+    edge[:, 0] = np.maximum(edge[:, 0], np.maximum(centre[:, 0] + 0.06, 0.16 + 0.06 * _KNOTS))
+    bottom = at(8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS)
+    bottom += _KNOTS[:, None] * (edge[-1] - bottom[-1]) + (1 - _KNOTS)[:, None] * (centre[-1] - bottom[0])
+    below_eye = float(eye[:, 1].max()) + 0.09
+    corner_y = max(float(edge[0, 1]), below_eye - 0.04)
+    edge[0, 1] = corner_y
+    top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, max(0.06, 0.6 * below_eye), below_eye, corner_y])
+    top_y = np.convolve(np.pad(top_y, 1, mode="edge"), [0.2, 0.6, 0.2], mode="valid")
+    top_y[0], top_y[-1] = 0.0, corner_y
+    w = np.sin(_FORESHORTENING * _KNOTS) / math.sin(_FORESHORTENING)
+    top = np.stack([w * edge[0, 0], top_y], axis=1)
+    ear = np.array([jaw[0, 0] * 1.02 + 0.03, 0.55 * jaw[0, 1] + 0.45 * jaw[1, 1]])
+    return _Half(edge=edge, top=top, bottom=bottom, ear=ear)
+
+
+def _coons(
+    half: _Half,
+    centre_knots: Float[np.ndarray, "9 2"],
+    centre: Float[np.ndarray, "n 2"],
+    w: Float[np.ndarray, " n"],
+    t: Float[np.ndarray, " n"],
+    sign: float,
+) -> Float[np.ndarray, "n 2"]:
+    """A Coons patch between nose line, jaw, upper and lower border."""
+    outward = np.array([sign, 1.0])
+    r = np.arcsin(np.clip(w * math.sin(_FORESHORTENING), 0, 1)) / _FORESHORTENING
+    edge = _curve(half.edge, t) * outward
+    across = centre + w[:, None] * (edge - centre)
+    down = _curve(half.top, r) * outward * (1 - t)[:, None] + _curve(half.bottom, r) * outward * t[:, None]
+    c0, c1 = centre_knots[0], centre_knots[-1]
+    e0, e1 = half.edge[0] * outward, half.edge[-1] * outward
+    upper = c0 + w[:, None] * (e0 - c0)
+    lower = c1 + w[:, None] * (e1 - c1)
+    return across + down - (upper * (1 - t)[:, None] + lower * t[:, None])
