@@ -28,15 +28,22 @@ _EDGE_TOP, _EDGE_BOTTOM = 1.25, 5.3
 _FORESHORTENING = 1.15
 """Radians from the nose to the jaw on the cylinder that the cheeks resemble."""
 _KNOTS = np.linspace(0.0, 1.0, 9)
+_ACROSS = np.sin(_FORESHORTENING * _KNOTS) / math.sin(_FORESHORTENING)
+_BULGE = np.array([0.0, 0.37, 0.7, 0.91, 0.92, 0.83, 0.7, 0.45, 0.15])
+"""Profile of nose, lips and chin, 1 at the tip of the nose."""
+
+
+Curve = Float[np.ndarray, "9 2"]
+"""x, y in the upright frame at `_KNOTS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """One side of the face in the upright frame: three border curves sampled at `_KNOTS`, x outwards."""
+    """One side of the face: the borders of its chart from nose to jaw."""
 
-    edge: Float[np.ndarray, "9 2"]
-    top: Float[np.ndarray, "9 2"]
-    bottom: Float[np.ndarray, "9 2"]
+    edge: Curve
+    top: Curve
+    bottom: Curve
     ear: Float[np.ndarray, "2"]
 
 
@@ -58,33 +65,42 @@ class Fit:
     """How much of the template's far half is in sight, in units of s."""
     sine_yaw: float
     _axes: Float[np.ndarray, "2 2"]
-    _centre: Float[np.ndarray, "9 2"]
+    _centre: Curve
     _far: _Half
     _near: _Half
 
     def to_image(self, chart: Chart) -> Float[np.ndarray, "n 2"]:
-        """Map chart coordinates to pixels; beyond the chart's borders it continues straight on."""
-        s, t = chart[:, 0], chart[:, 1]
-        r, t_in = np.minimum(np.abs(s), 1.0), np.clip(t, 0.0, 1.0)
-        is_near = s >= 0
-        centre = _curve(self._centre, t_in)
+        """Map chart coordinates to pixels."""
+        return self.from_upright(self.to_upright(chart))
+
+    def to_upright(self, chart: Chart) -> Float[np.ndarray, "n 2"]:
+        """Map chart coordinates to the upright frame; beyond the chart's borders it continues straight on."""
+        s, t = chart[:, :1], chart[:, 1:]
+        r, t_in = np.minimum(np.abs(s), 1.0), np.minimum(np.maximum(t, 0.0), 1.0)
         w = np.sin(_FORESHORTENING * r) / math.sin(_FORESHORTENING)
-        points = np.empty_like(chart, dtype=np.float64)
-        for half, mine, sign in ((self._far, ~is_near, -1.0), (self._near, is_near, 1.0)):
-            if not mine.any():
-                continue
-            points[mine] = _coons(half, self._centre, centre[mine], w[mine], t_in[mine], sign)
-            points[mine, 0] += sign * (np.abs(s[mine]) - r[mine]) * 0.8
-        points[:, 1] += t - t_in
-        return self.from_upright(points)
+        is_near = s >= 0
+        # A Coons patch: between nose line and jaw, plus between upper and lower border, less what both count.
+        down, across = _Between(t_in), _Between(r)
+        centre, far, near = self._centre, self._far, self._near
+        edge = np.where(is_near, down.of(near.edge), down.of(far.edge))
+        top = np.where(is_near, across.of(near.top), across.of(far.top))
+        bottom = np.where(is_near, across.of(near.bottom), across.of(far.bottom))
+        upper = np.where(is_near, near.edge[0], far.edge[0])
+        lower = np.where(is_near, near.edge[-1], far.edge[-1])
+        points = (1 - w) * down.of(centre) + w * edge
+        points += (1 - t_in) * (top - (1 - w) * centre[0] - w * upper)
+        points += t_in * (bottom - (1 - w) * centre[-1] - w * lower)
+        points[:, :1] += np.sign(s) * (np.abs(s) - r) * 0.8
+        points[:, 1:] += t - t_in
+        return np.asarray(points)
 
     def from_upright(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
         """Map the upright frame (nose at 0, chin at (0, 1), near side at positive x) to pixels."""
         return np.asarray(self.nose + points @ self._axes)
 
-    def to_upright(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    def into_upright(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
         """Undo `from_upright`."""
-        return np.asarray((points - self.nose) @ np.linalg.inv(self._axes))
+        return np.asarray((points - self.nose) @ self._axes.T / self.height_px**2)
 
     def direction(self, vector: Float[np.ndarray, "2"]) -> tuple[float, float]:
         """Turn a direction in the picture into one along s and t; its length stays."""
@@ -97,12 +113,7 @@ class Fit:
 
     def ear(self, *, near: bool) -> Float[np.ndarray, "2"]:
         """Return the root of an ear in the upright frame, near side at positive x."""
-        return self._near.ear if near else self._far.ear * np.array([-1.0, 1.0])
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether positive s is at the picture's left."""
-        return bool(np.linalg.det(self._axes) < 0)
+        return self._near.ear if near else self._far.ear
 
 
 def fit_mask(
@@ -114,13 +125,13 @@ def fit_mask(
     is how far the mask stands off the face, in units of the nose-jaw line: seen only from the side.
     """
     points = landmarks.astype(np.float64)
-    nose = _along(points[27:31], 1.0 - rise)
+    nose = _along(points[27:31], np.array([1.0 - rise]))[0]
     down = points[8] - nose
-    height_px = float(np.hypot(*down))
+    height_px = math.hypot(*down)
     down /= height_px
     mirror = -1.0 if orientation is Orientation.RIGHT else 1.0
     axes = height_px * np.array([[mirror * down[1], -mirror * down[0]], down])
-    upright = (points - nose) @ np.linalg.inv(axes)
+    upright = (points - nose) @ axes.T / height_px**2
     if mirror < 0:
         upright = upright[_MIRROR]
     is_side = orientation in (Orientation.LEFT, Orientation.RIGHT)
@@ -158,77 +169,54 @@ _MIRROR = np.array(
 """iBUG-68 index of each landmark's mirror image."""
 
 
-def _along(polyline: Float[np.ndarray, "k 2"], index: float) -> Float[np.ndarray, "2"]:
-    k = np.arange(len(polyline))
-    return np.array([np.interp(index, k, polyline[:, 0]), np.interp(index, k, polyline[:, 1])])
+class _Between:
+    """Linear interpolation between a curve's knots, with the search done once for several curves."""
+
+    def __init__(self, at: Float[np.ndarray, "n 1"]) -> None:
+        scaled = at * (len(_KNOTS) - 1)
+        self._knot = np.minimum(scaled[:, 0].astype(np.intp), len(_KNOTS) - 2)
+        self._share = scaled - self._knot[:, None]
+
+    def of(self, curve: Curve) -> Float[np.ndarray, "n 2"]:
+        """Return the curve's points."""
+        start = curve[self._knot]
+        return np.asarray(start + self._share * (curve[self._knot + 1] - start))
 
 
-def _curve(samples: Float[np.ndarray, "9 2"], at: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
-    return np.stack([np.interp(at, _KNOTS, samples[:, 0]), np.interp(at, _KNOTS, samples[:, 1])], axis=1)
+def _along(polyline: Float[np.ndarray, "k 2"], at: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
+    """Return points of a polyline at fractional indices."""
+    k = np.minimum(at.astype(np.intp), len(polyline) - 2)
+    return np.asarray(polyline[k] + (at - k)[:, None] * (polyline[k + 1] - polyline[k]))
 
 
-def _centre_line(upright: Float[np.ndarray, "68 2"], *, depth: float) -> Float[np.ndarray, "9 2"]:
+def _smooth(values: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9"]:
+    """Round the corners of a sampled curve; its ends stay."""
+    smooth = values.copy()
+    smooth[1:-1] = 0.2 * values[:-2] + 0.6 * values[1:-1] + 0.2 * values[2:]
+    return smooth
+
+
+def _centre_line(upright: Float[np.ndarray, "68 2"], *, depth: float) -> Curve:
     """The line from the bridge over the tip of the nose to under the chin, bulging to where the face looks."""
     tip_x, tip_y = upright[30]
     tip_y = float(np.clip(tip_y, 0.2, 0.5))
-    bulge = np.interp(_KNOTS, [0.0, 0.38, 0.7, 1.0], [0.0, 1.0, 0.8, 0.15])
-    smooth = np.convolve(np.pad(bulge, 1, mode="edge"), [0.2, 0.6, 0.2], mode="valid")
-    smooth[0] = 0.0
-    x = smooth * (tip_x - depth)
     y = np.interp(_KNOTS, [0.0, 0.38, 1.0], [0.0, tip_y, 1.03])
-    return np.stack([x, y], axis=1)
+    return np.stack([_BULGE * (tip_x - depth), y], axis=1)
 
 
-def _half(
-    jaw: Float[np.ndarray, "9 2"],
-    eye: Float[np.ndarray, "6 2"],
-    *,
-    sign: float,
-    centre: Float[np.ndarray, "9 2"],
-) -> _Half:
-    """Border curves of one side; `jaw` from the ear to the chin. The result's x points outwards."""
+def _half(jaw: Float[np.ndarray, "9 2"], eye: Float[np.ndarray, "6 2"], *, sign: float, centre: Curve) -> _Half:
+    """Borders of one side; `jaw` runs from the ear to the chin, `sign` is that of the side's x."""
     outward = np.array([sign, 1.0])
     jaw, eye, centre = jaw * outward, eye * outward, centre * outward
-    jaw = jaw.copy()
     jaw[1:8] = 0.25 * jaw[:7] + 0.5 * jaw[1:8] + 0.25 * jaw[2:9]
-    k = np.arange(9.0)
-
-    def at(index: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9 2"]:
-        return np.stack([np.interp(index, k, jaw[:, 0]), np.interp(index, k, jaw[:, 1])], axis=1)
-
-    edge = at(_EDGE_TOP + (_EDGE_BOTTOM - _EDGE_TOP) * _KNOTS) * 1.02
+    edge = _along(jaw, _EDGE_TOP + (_EDGE_BOTTOM - _EDGE_TOP) * _KNOTS) * 1.02
     # Where the nose hides the far cheek, the mask ends at its own silhouette.
     edge[:, 0] = np.maximum(edge[:, 0], np.maximum(centre[:, 0] + 0.06, 0.16 + 0.06 * _KNOTS))
-    bottom = at(8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS)
+    bottom = _along(jaw, 8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS)
     bottom += _KNOTS[:, None] * (edge[-1] - bottom[-1]) + (1 - _KNOTS)[:, None] * (centre[-1] - bottom[0])
     below_eye = float(eye[:, 1].max()) + 0.09
-    corner_y = max(float(edge[0, 1]), below_eye - 0.04)
-    edge[0, 1] = corner_y
-    top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, max(0.06, 0.6 * below_eye), below_eye, corner_y])
-    top_y = np.convolve(np.pad(top_y, 1, mode="edge"), [0.2, 0.6, 0.2], mode="valid")
-    top_y[0], top_y[-1] = 0.0, corner_y
-    w = np.sin(_FORESHORTENING * _KNOTS) / math.sin(_FORESHORTENING)
-    top = np.stack([w * edge[0, 0], top_y], axis=1)
+    edge[0, 1] = max(float(edge[0, 1]), below_eye - 0.04)
+    top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, max(0.06, 0.6 * below_eye), below_eye, edge[0, 1]])
+    top = np.stack([_ACROSS * edge[0, 0], _smooth(top_y)], axis=1)
     ear = np.array([jaw[0, 0] * 1.02 + 0.03, 0.55 * jaw[0, 1] + 0.45 * jaw[1, 1]])
-    return _Half(edge=edge, top=top, bottom=bottom, ear=ear)
-
-
-def _coons(
-    half: _Half,
-    centre_knots: Float[np.ndarray, "9 2"],
-    centre: Float[np.ndarray, "n 2"],
-    w: Float[np.ndarray, " n"],
-    t: Float[np.ndarray, " n"],
-    sign: float,
-) -> Float[np.ndarray, "n 2"]:
-    """A Coons patch between nose line, jaw, upper and lower border."""
-    outward = np.array([sign, 1.0])
-    r = np.arcsin(np.clip(w * math.sin(_FORESHORTENING), 0, 1)) / _FORESHORTENING
-    edge = _curve(half.edge, t) * outward
-    across = centre + w[:, None] * (edge - centre)
-    down = _curve(half.top, r) * outward * (1 - t)[:, None] + _curve(half.bottom, r) * outward * t[:, None]
-    c0, c1 = centre_knots[0], centre_knots[-1]
-    e0, e1 = half.edge[0] * outward, half.edge[-1] * outward
-    upper = c0 + w[:, None] * (e0 - c0)
-    lower = c1 + w[:, None] * (e1 - c1)
-    return across + down - (upper * (1 - t)[:, None] + lower * t[:, None])
+    return _Half(edge=edge * outward, top=top * outward, bottom=bottom * outward, ear=ear * outward)

@@ -9,7 +9,7 @@ from typing import Final
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 Plane = Float32[np.ndarray, "h w"]
 
@@ -117,17 +117,13 @@ def _grain_tile() -> Float32[np.ndarray, "512 512"]:
 
 def grain(height: int, width: int, rng: np.random.Generator) -> Plane:
     """Return unit noise, cut at a random place from one fixed sheet."""
-    top, left = (int(value) for value in rng.integers(0, 512, 2))
     tile = _grain_tile()
-    if top + height <= 512 and left + width <= 512:
-        return tile[top : top + height, left : left + width]
-    rows, columns = (np.arange(height) + top) % 512, (np.arange(width) + left) % 512
-    return np.asarray(tile[np.ix_(rows, columns)])
+    if height > len(tile) or width > len(tile):
+        tile = np.tile(tile, (height // len(tile) + 1, width // len(tile) + 1))
+    top, left = int(rng.integers(tile.shape[0] - height + 1)), int(rng.integers(tile.shape[1] - width + 1))
+    return tile[top : top + height, left : left + width]
 
 
 def enlarge(field: Float32[np.ndarray, "16 16"], height: int, width: int) -> Plane:
     """Return a light field at full size."""
     return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-Region = Bool[np.ndarray, "h w"]

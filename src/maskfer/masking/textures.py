@@ -6,6 +6,7 @@ and size; a print is made per mask, at the size the mask needs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -19,7 +20,7 @@ from maskfer.masking.templates import Pattern, Template
 S_MAX: Final = 1.2
 T_MIN: Final = -0.15
 T_MAX: Final = 1.2
-WIDTHS: Final = (96, 192, 384)
+WIDTHS: Final = (64, 96, 144, 208, 304, 448)
 """Texture widths, pixels: the smallest that resolves the mask is used, so that small masks do not alias."""
 
 Texture = Float32[np.ndarray, "rows columns"]
@@ -37,9 +38,12 @@ class Relief:
     """Weight of the second material: nose clip, valve, stitches."""
 
 
-def texture_size(width_px: float) -> int:
-    """Return the texture width for a mask that is `width_px` wide in the picture."""
-    return next((width for width in WIDTHS if width >= 1.2 * width_px), WIDTHS[-1])
+def texture_size(width_px: float, *, sigma: float) -> int:
+    """Return the texture width for a mask `width_px` wide in a picture with Gaussian blur `sigma`, pixels.
+
+    A blurred picture gets a coarse texture: cheaper than to blur a fine one, and it looks the same.
+    """
+    return next((width for width in WIDTHS if width >= 1.05 * width_px / max(1.0, sigma)), WIDTHS[-1])
 
 
 def texture_shape(width: int) -> tuple[int, int]:
@@ -113,10 +117,10 @@ def pattern_weights(pattern: Pattern, width: int, rng: np.random.Generator) -> t
     s, t = chart_grid(width)
     edge = width / (2 * S_MAX)  # one texture pixel, in 1/chart units: the sharpest edge that does not alias
     none = np.zeros_like(s)
-    angle = rng.uniform(0, np.pi)
+    angle = rng.uniform(0, math.pi)
     period = rng.uniform(0.09, 0.24)
-    u = np.cos(angle) * s * 1.3 + np.sin(angle) * t
-    v = -np.sin(angle) * s * 1.3 + np.cos(angle) * t
+    cosine, sine = math.cos(angle), math.sin(angle)
+    u, v = cosine * 1.3 * s + sine * t, cosine * t - sine * 1.3 * s
     match pattern:
         case "stripes":
             return _band(u, period, rng.uniform(0.3, 0.6), edge), none

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -12,7 +14,7 @@ _LATTICE = np.stack(
     np.meshgrid([-1.05, -0.5, 0.0, 0.5, 1.05], [-0.06, 0.2, 0.42, 0.72, 1.06]), axis=-1
 ).reshape(-1, 2)
 """Chart points where the warp is exact."""
-_NODES = 15
+_NODES = 13
 """The warp is smooth: evaluated at this many nodes a side, it is linear between them."""
 
 
@@ -20,7 +22,7 @@ def texture_maps(
     fit: Fit, *, left: int, top: int, width: int, height: int, texture_width: int
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Return where each pixel of a rectangle of the picture lies in the texture, as `cv2.remap` takes it."""
-    knots = fit.to_upright(fit.to_image(_LATTICE))
+    knots = fit.to_upright(_LATTICE)
     rows, columns = texture_shape(texture_width)
     values = np.stack(
         [
@@ -31,7 +33,7 @@ def texture_maps(
     )
     x, y = np.linspace(0, width - 1, _NODES), np.linspace(0, height - 1, _NODES)
     nodes = np.stack(np.meshgrid(x + left, y + top), axis=-1).reshape(-1, 2)
-    coarse = _thin_plate(knots, values, fit.to_upright(nodes)).reshape(_NODES, _NODES, 2).astype(np.float32)
+    coarse = _thin_plate(knots, values, fit.into_upright(nodes)).reshape(_NODES, _NODES, 2).astype(np.float32)
     down, across = _linear(height), _linear(width).T
     return down @ coarse[..., 0] @ across, down @ coarse[..., 1] @ across
 
@@ -53,10 +55,11 @@ def _thin_plate(
 
 
 def _kernel(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "n k"]:
-    squared = ((a[:, None] - b[None]) ** 2).sum(axis=-1) + 1e-9
+    squared = (a[:, :1] - b[:, 0]) ** 2 + (a[:, 1:] - b[:, 1]) ** 2 + 1e-9
     return np.asarray(squared * np.log(squared))
 
 
+@lru_cache(maxsize=512)
 def _linear(length: int) -> Float32[np.ndarray, "length nodes"]:
     """Weights that interpolate `_NODES` values, first and last at the ends, at every pixel."""
     position = np.linspace(0, _NODES - 1, length)

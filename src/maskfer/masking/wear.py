@@ -94,27 +94,22 @@ def wear_mask(
     )
     sigma = lighting.blur_sigma(_eye_patch(image, points))
     open_skin = _outside_eyes(frame, points)
-    covering = _soft(_filled(outline - frame.corner, frame), sigma) * open_skin
+    covering = _filled(outline - frame.corner, frame, sigma) * open_skin
     if not (covering >= 0.5).any():
         raise CannotWear("the part of the face that a mask covers lies outside the picture")
-    cloth = _cloth(fit, template, style, light, frame, width_px=float(np.ptp(outline[:, 0])), rng=rng)
-    layers = [_soft(layer, 0.6 * sigma) for layer in cloth.weights]
-    is_grey = lighting.is_grey(image) if grey is None else grey
-    noise = lighting.grain(frame.height, frame.width, rng) * lighting.grain_sigma(luminance)
-    field = lighting.enlarge(light.field, frame.height, frame.width) * light.gain
+    width = texture_size(float(np.ptp(outline[:, 0])), sigma=sigma)
+    cloth = _cloth(fit, template, style, light, frame, width=width, rng=rng)
+    field = lighting.enlarge(light.field * np.float32(light.gain), frame.height, frame.width)
     strap = _strap_alpha(straps, frame, sigma) * open_skin * (1 - covering)
-    strap_color = _strap_color(style, template, rng)
-    shade = _soft(cloth.shade, 0.6 * sigma) * field
-    bare = (1 - covering - strap) * (1 - _shadow(covering, strap, fit, rng) * open_skin)
     picture = _compose(
         patch,
-        bare=bare,
-        parts=[
-            (covering, shade, cloth.colors, layers),
-            (strap, field * np.float32(0.92), [strap_color], []),
+        bare=(1 - covering - strap) * (1 - _shadow(covering, strap, fit, rng) * open_skin),
+        layers=[
+            _Layer(covering, cloth.shade * field, cloth.colors, cloth.weights),
+            _Layer(strap, field, [_strap_color(style, template, rng)], []),
         ],
-        noise=noise,
-        grey=is_grey,
+        noise=lighting.grain(frame.height, frame.width, rng) * np.float32(lighting.grain_sigma(luminance)),
+        grey=lighting.is_grey(image) if grey is None else grey,
     )
     worn = image.copy()
     worn[frame.rows, frame.columns] = picture
@@ -157,7 +152,7 @@ def _straps(fit: Fit, template: Template, rng: np.random.Generator) -> list[_Str
             continue
         sign = 1.0 if near else -1.0
         ends = np.array([[sign * s, t] for s, t in template.anchors])
-        starts = fit.to_upright(fit.to_image(ends))
+        starts = fit.to_upright(ends)
         ear = fit.ear(near=near)
         reach = [(0.0, -0.04), (0.0, 0.16)] if is_loop else [(0.02, -0.36), (-0.02, 0.42)]
         for start, (dx, dy), slack in zip(starts, reach, lengths, strict=True):
@@ -184,10 +179,17 @@ def _fixed(points: Float[np.ndarray, "n 2"]) -> np.ndarray:
     return np.rint(points * 16).astype(np.int32)
 
 
-def _filled(polygon: Float[np.ndarray, "n 2"], frame: _Rectangle) -> Plane:
+def _filled(polygon: Float[np.ndarray, "n 2"], frame: _Rectangle, sigma: float) -> Plane:
     alpha = np.zeros((frame.height, frame.width), np.uint8)
     cv2.fillPoly(alpha, [_fixed(polygon)], 255, cv2.LINE_AA, 4)
-    return alpha.astype(np.float32) * np.float32(1 / 255)
+    return _opacity(alpha, sigma)
+
+
+def _opacity(alpha: UInt8[np.ndarray, "rows columns"], sigma: float) -> Plane:
+    """Return a drawing as opacity, its edges as soft as the photograph's."""
+    if sigma > 0.35:
+        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), sigma))
+    return np.multiply(alpha, np.float32(1 / 255), dtype=np.float32)
 
 
 def _outside_eyes(frame: _Rectangle, points: Float[np.ndarray, "68 2"]) -> Plane:
@@ -196,7 +198,7 @@ def _outside_eyes(frame: _Rectangle, points: Float[np.ndarray, "68 2"]) -> Plane
     for eye in (points[36:42], points[42:48]):
         grown = eye.mean(axis=0) + 1.15 * (eye - eye.mean(axis=0)) - frame.corner
         cv2.fillPoly(free, [_fixed(grown)], 0, cv2.LINE_8, 4)
-    return free.astype(np.float32) * np.float32(1 / 255)
+    return _opacity(free, 0.0)
 
 
 def _eye_patch(image: Image, points: Float[np.ndarray, "68 2"]) -> UInt8[np.ndarray, "h w"]:
@@ -206,10 +208,6 @@ def _eye_patch(image: Image, points: Float[np.ndarray, "68 2"]) -> UInt8[np.ndar
     if right - left < 2 or bottom - top < 2:
         return np.zeros((0, 0), np.uint8)
     return cv2.cvtColor(np.ascontiguousarray(image[top:bottom, left:right]), cv2.COLOR_BGR2GRAY)
-
-
-def _soft(plane: Plane, sigma: float) -> Plane:
-    return cv2.GaussianBlur(plane, (0, 0), sigma) if sigma > 0.35 else plane
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +225,10 @@ def _cloth(
     light: lighting.FaceLight,
     frame: _Rectangle,
     *,
-    width_px: float,
+    width: int,
     rng: np.random.Generator,
 ) -> _Cloth:
     """Light the template's relief, print its pattern, and warp both into the picture."""
-    width = texture_size(width_px)
     surface = relief(template, width)
     crease_s, crease_t = wrinkles(width, int(rng.integers(6)))
     towards = np.array([float(np.clip(1.3 * light.slope[0], -0.9, 0.9)), -0.5 + float(rng.normal(0, 0.12))])
@@ -288,7 +285,7 @@ def _strap_alpha(straps: list[_Strap], frame: _Rectangle, sigma: float) -> Plane
         level = round(235 * min(1.0, strap.thickness_px))
         thickness = max(1, round(strap.thickness_px))
         cv2.polylines(alpha, [_fixed(strap.path - frame.corner)], False, level, thickness, cv2.LINE_AA, 4)
-    return _soft(alpha.astype(np.float32) * np.float32(1 / 255), 0.8 * sigma)
+    return _opacity(alpha, 0.8 * sigma)
 
 
 def _shadow(covering: Plane, strap: Plane, fit: Fit, rng: np.random.Generator) -> Plane:
@@ -298,28 +295,30 @@ def _shadow(covering: Plane, strap: Plane, fit: Fit, rng: np.random.Generator) -
     return np.asarray(thrown * np.float32(rng.uniform(0.15, 0.4)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    opacity: Plane
+    light: Plane
+    colors: list[Float[np.ndarray, "3"]]
+    weights: list[Plane]
+    """Of every colour but the first, over the ones before."""
+
+
 def _compose(
-    patch: UInt8[np.ndarray, "h w 3"],
-    *,
-    bare: Plane,
-    parts: list[tuple[Plane, Plane, list[Float[np.ndarray, "3"]], list[Plane]]],
-    noise: Plane,
-    grey: bool,
+    patch: UInt8[np.ndarray, "h w 3"], *, bare: Plane, layers: list[_Layer], noise: Plane, grey: bool
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Blend the covering and its straps over the photograph, plane by plane."""
-    lit = [(alpha * shade, alpha, colors, weights) for alpha, shade, colors, weights in parts]
-    coated = sum((alpha for alpha, *_ in parts[1:]), start=parts[0][0])
-    noise = noise * coated
+    """Blend the layers over the photograph, plane by plane: rows of one channel run at full speed."""
+    strengths = [layer.opacity * layer.light for layer in layers]
+    noise = noise * (layers[0].opacity + layers[1].opacity)
     planes: list[UInt8[np.ndarray, "h w"]] = []
-    added: list[Plane] = []
     for channel, plane in enumerate(cv2.split(patch)):
         if channel == 0 or not grey:
-            total = noise
-            for strength, _, colors, weights in lit:
-                values = [float(_luminance(color) if grey else color[channel]) for color in colors]
-                total = total + strength * _blend(values, weights)
-            added.append(total)
-        planes.append(_to_bytes(plane * bare + added[-1]))
+            paint = noise
+            for layer, strength in zip(layers, strengths, strict=True):
+                values = [_luminance(color) if grey else float(color[channel]) for color in layer.colors]
+                paint = paint + strength * _blend(values, layer.weights)
+        skin = cv2.multiply(plane, bare, dtype=cv2.CV_32F)
+        planes.append(np.asarray(cv2.add(skin, paint, dtype=cv2.CV_8U)))  # rounds, and stops at 0 and 255
     return np.asarray(cv2.merge(planes))
 
 
@@ -338,7 +337,3 @@ def _blend(values: list[float], weights: list[Plane]) -> Plane | np.float32:
 def _veiled(value: float) -> float:
     """No cloth is as black as ink in a photograph: a little light always comes back."""
     return value + 0.03 * (255.0 - value)
-
-
-def _to_bytes(plane: Plane) -> UInt8[np.ndarray, "h w"]:
-    return np.asarray(np.clip(np.rint(plane), 0, 255).astype(np.uint8))
