@@ -48,15 +48,14 @@ class Lineage(_Strict):
     package_version: str = Field(default_factory=lambda: package_version("maskfer"))
 
 
-class Metadata(_Strict):
-    """What `model.json` holds."""
+class Description(_Strict):
+    """What a release is; everything in `model.json` but the sha256 of its files."""
 
-    format_version: Literal[1] = FORMAT_VERSION
     name: str
-    created_at: datetime
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     classes: tuple[str, ...] = Field(min_length=2)
     """Order of the `expression` output."""
-    orientations: tuple[str, ...]
+    orientations: tuple[str, ...] = ORIENTATIONS
     """Order of the `orientation` output."""
     crop_size: int
     """Side of the model's input, pixels."""
@@ -67,6 +66,12 @@ class Metadata(_Strict):
     lineage: Lineage
     metrics: dict[str, Any] = {}
     """The evaluation (`evaluation.Evaluation.to_json`); empty before a release is judged."""
+
+
+class Metadata(Description):
+    """What `model.json` holds."""
+
+    format_version: Literal[1] = FORMAT_VERSION
     files: dict[str, str]
     """sha256 of every other file, by its path inside the folder."""
 
@@ -174,19 +179,11 @@ def verify(release: Release, *, expected: Mapping[str, str] | None = None) -> No
 def write(
     out: Path,
     *,
-    name: str,
+    description: Description,
     weights: bytes | Path,
     onnx: bytes | Path,
-    classes: tuple[str, ...],
-    crop_size: int,
-    crop_context: float,
-    params: Mapping[str, Any],
-    lineage: Lineage,
-    orientations: tuple[str, ...] = ORIENTATIONS,
-    metrics: Mapping[str, Any] | None = None,
     card: str | None = None,
     plots: Mapping[str, Path] | None = None,
-    created_at: datetime | None = None,
 ) -> Release:
     """Write a release folder at `out`, whole or not at all, and return it verified.
 
@@ -195,7 +192,7 @@ def write(
     with atomic.new_folder(out) as work:
         _put(work / WEIGHTS, weights)
         _put(work / ONNX, onnx)
-        _put(work / CARD, (card or _unjudged_card(name)).encode("utf-8"))
+        _put(work / CARD, (card or _unjudged_card(description.name)).encode("utf-8"))
         for plot, source in (plots or {}).items():
             _put(work / "plots" / plot, source)
         files = {
@@ -203,18 +200,7 @@ def write(
             for file in sorted(work.rglob("*"))
             if file.is_file()
         }
-        metadata = Metadata(
-            name=name,
-            created_at=created_at or datetime.now(UTC).replace(microsecond=0),
-            classes=classes,
-            orientations=tuple(str(orientation) for orientation in orientations),
-            crop_size=crop_size,
-            crop_context=crop_context,
-            params=dict(params),
-            lineage=lineage,
-            metrics=dict(metrics or {}),
-            files=files,
-        )
+        metadata = Metadata(**dict(description), files=files)
         (work / METADATA).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return read(out)
 
@@ -223,22 +209,14 @@ def judged(
     release: Release, out: Path, *, metrics: Mapping[str, Any], card: str, plots: Mapping[str, Path]
 ) -> Release:
     """Write a copy of `release` at `out` that carries its figures, its model card and its plots."""
-    metadata = release.metadata
+    described = release.metadata.model_dump(exclude={"files", "format_version"})
     return write(
         out,
-        name=metadata.name,
+        description=Description.model_validate(described | {"metrics": dict(metrics)}),
         weights=release.weights,
         onnx=release.onnx,
-        classes=metadata.classes,
-        crop_size=metadata.crop_size,
-        crop_context=metadata.crop_context,
-        params=metadata.params,
-        lineage=metadata.lineage,
-        orientations=metadata.orientations,
-        metrics=metrics,
         card=card,
         plots=plots,
-        created_at=metadata.created_at,
     )
 
 

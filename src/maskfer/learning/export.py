@@ -18,12 +18,11 @@ from jaxtyping import Float
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from maskfer import release
 from maskfer.config import Params
 from maskfer.errors import TrainingError
-from maskfer.learning.models.backbones import ConvNorm
+from maskfer.learning.models.backbones import fold_norms
 from maskfer.learning.models.mask_aware import FaceAnswers, MaskAwareNet
 
 PARITY_TOLERANCE = 1e-4
@@ -46,23 +45,22 @@ def write_release(
     crop_size = params.data.crop_size
     graph = to_onnx(model, crop_size=crop_size)
     check_parity(model, graph, crop_size=crop_size)
-    return release.write(
-        out,
+    description = release.Description(
         name=name,
-        weights=weights_bytes(model),
-        onnx=graph,
         classes=params.classes,
         crop_size=crop_size,
         crop_context=params.data.crop_context,
         params=params.model_dump(mode="json"),
         lineage=lineage,
-        metrics=metrics,
+        metrics=dict(metrics or {}),
     )
+    return release.write(out, description=description, weights=weights_bytes(model), onnx=graph)
 
 
 def to_onnx(model: MaskAwareNet, *, crop_size: int) -> bytes:
     """Return the graph `faces -> expression, masked, orientation, heatmap` with a free batch dimension."""
-    model = _folded(model)
+    # Half the nodes to trace, and none for ONNX Runtime to fuse at every start.
+    model = fold_norms(model).to("cpu").float()
     faces = torch.linspace(0, 255, 2 * crop_size**2).reshape(2, 1, crop_size, crop_size)
     with _quiet_exporter(), tempfile.TemporaryDirectory() as folder:
         program = torch.onnx.export(
@@ -125,16 +123,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise TrainingError(
             f"{path}: weights of another architecture ({problem}); train again with the present params"
         ) from error
-
-
-def _folded(model: MaskAwareNet) -> MaskAwareNet:
-    # Half the nodes to trace and none for ONNX Runtime to fuse at every start.
-    model = copy.deepcopy(model).to("cpu").float().eval()
-    for module in model.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()
-    return model
 
 
 def _largest_difference(want: Float[np.ndarray, "*shape"], got: Float[np.ndarray, "*shape"]) -> float:
