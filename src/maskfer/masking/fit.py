@@ -214,6 +214,7 @@ def _half(jaw: Float[np.ndarray, "9 2"], eye: Float[np.ndarray, "6 2"], *, sign:
     edge[:, 0] = np.maximum(edge[:, 0], np.maximum(centre[:, 0] + 0.06, 0.16 + 0.06 * _KNOTS))
     bottom = _along(jaw, 8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS)
     bottom += _KNOTS[:, None] * (edge[-1] - bottom[-1]) + (1 - _KNOTS)[:, None] * (centre[-1] - bottom[0])
+    bottom += np.sin(math.pi * _KNOTS)[:, None] * [0.05, 0.035]  # cloth spans the hollow between chin and jaw
     below_eye = float(eye[:, 1].max()) + 0.09
     edge[0, 1] = max(float(edge[0, 1]), below_eye - 0.04)
     top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, max(0.06, 0.6 * below_eye), below_eye, edge[0, 1]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Literal, Self, get_args
 
@@ -25,16 +25,16 @@ Fastening = Literal["loops", "straps", "none"]
 
 _COLORS: Final[dict[str, tuple[tuple[str, float], ...]]] = {
     "surgical": (
-        *(("#a9d4ea", 0.2), ("#8fc1de", 0.1), ("#f2f4f5", 0.3), ("#b5dcd2", 0.1), ("#16171a", 0.18)),
+        *(("#a9d4ea", 0.2), ("#8fc1de", 0.1), ("#e9ebed", 0.3), ("#b5dcd2", 0.1), ("#16171a", 0.18)),
         *(("#e8b9c6", 0.05), ("#8d949b", 0.07)),
     ),
-    "kn95": (("#f3f3f1", 0.55), ("#17181b", 0.25), ("#9aa3ab", 0.08), ("#dfc9b5", 0.06), ("#a8c3da", 0.06)),
-    "n95": (("#eeeeea", 0.65), ("#e7d9b0", 0.1), ("#1d1e21", 0.1), ("#a9bccb", 0.15)),
+    "kn95": (("#e9eae9", 0.55), ("#17181b", 0.25), ("#9aa3ab", 0.08), ("#dfc9b5", 0.06), ("#a8c3da", 0.06)),
+    "n95": (("#e6e6e1", 0.65), ("#e7d9b0", 0.1), ("#1d1e21", 0.1), ("#a9bccb", 0.15)),
     "cloth": (
         *(("#141518", 0.3), ("#3d4248", 0.2), ("#2a3a5e", 0.12), ("#8c1d26", 0.08), ("#7d8288", 0.12)),
         *(("#e9e6e0", 0.12), ("#4f6b57", 0.06)),
     ),
-    "duckbill": (("#f0f1f0", 0.6), ("#b3d3e6", 0.2), ("#bfe0cf", 0.1), ("#1a1b1e", 0.1)),
+    "duckbill": (("#e8e9e9", 0.6), ("#b3d3e6", 0.2), ("#bfe0cf", 0.1), ("#1a1b1e", 0.1)),
 }
 """What people wear: a colour and its share. From counting real photographs by eye, not from a survey."""
 
@@ -101,6 +101,8 @@ class Template:
     """How strongly it bulges."""
     valve: tuple[float, float, float] | None = None
     """s, t and radius of the exhalation valve."""
+    crumple: float = 0.3
+    """How easily it creases, 0 for a moulded shell."""
     has_wire: bool = True
     """A wire over the bridge of the nose shows."""
     stitched: bool = False
@@ -117,10 +119,10 @@ _SURGICAL = (
     (0.45, 0.02, False),
     (0.93, 0.0, True),
     (0.9, 0.3, False),
-    (0.885, 0.6, False),
-    (0.9, 0.93, True),
-    (0.5, 1.04, False),
-    (0.0, 1.05, False),
+    (0.89, 0.6, False),
+    (0.91, 0.96, True),
+    (0.5, 1.09, False),
+    (0.0, 1.07, False),
 )
 _FOLDED = (
     (0.0, -0.05, True),
@@ -128,9 +130,9 @@ _FOLDED = (
     (0.6, 0.03, False),
     (1.0, 0.12, True),
     (1.005, 0.36, True),
-    (0.9, 0.72, False),
-    (0.5, 1.03, False),
-    (0.0, 1.08, True),
+    (0.92, 0.72, False),
+    (0.55, 1.04, False),
+    (0.0, 1.08, False),
 )
 _CUP = (
     (0.0, -0.04, False),
@@ -178,41 +180,34 @@ _DUCKBILL = (
 _SQUARE_ENDS = ((0.92, 0.03), (0.89, 0.9))
 _POINTED_ENDS = ((0.98, 0.16), (0.98, 0.34))
 
+
+_PLEATED = Template("three_pleats", _SURGICAL, 0.02, "loops", _SQUARE_ENDS, pleats=(0.27, 0.5, 0.72), cup=0.8, crumple=0.6)
+_KN95 = Template("folded", _FOLDED, 0.06, "loops", _POINTED_ENDS, ridge=1.0, cup=0.9)
+_N95 = Template("cup", _CUP, 0.1, "straps", ((0.66, 0.2), (0.82, 0.78)), cup=1.5, crumple=0.05)
+_SEWN = Template(
+    "plain", _CLOTH, 0.05, "loops", _POINTED_ENDS, cup=0.9, crumple=0.6, has_wire=False, stitched=True
+)
+_BEAK = Template("beak", _DUCKBILL, 0.16, "straps", ((0.93, 0.33), (0.93, 0.47)), creases=(0.24, 0.68), cup=1.1)
+
 _TEMPLATES: Final[dict[str, tuple[Template, ...]]] = {
     "surgical": (
-        Template("three_pleats", _SURGICAL, 0.02, "loops", _SQUARE_ENDS, pleats=(0.27, 0.5, 0.72), cup=0.8),
-        Template("two_pleats", _SURGICAL, 0.02, "loops", _SQUARE_ENDS, pleats=(0.36, 0.66), cup=0.8),
-        Template("four_pleats", _SURGICAL, 0.02, "loops", _SQUARE_ENDS, pleats=(0.2, 0.4, 0.6, 0.78), cup=0.8),
+        _PLEATED,
+        replace(_PLEATED, name="two_pleats", pleats=(0.36, 0.66)),
+        replace(_PLEATED, name="four_pleats", pleats=(0.2, 0.4, 0.6, 0.78)),
     ),
     "kn95": (
-        Template("folded", _FOLDED, 0.06, "loops", _POINTED_ENDS, ridge=1.0, cup=0.9),
-        Template("folded_crossed", _FOLDED, 0.06, "loops", _POINTED_ENDS, creases=(0.3,), ridge=0.9, cup=0.9),
-        Template(
-            *("folded_valve", _FOLDED, 0.06, "loops", _POINTED_ENDS),
-            **{"ridge": 0.9, "cup": 0.9, "valve": (0.42, 0.58, 0.16)},
-        ),
+        _KN95,
+        replace(_KN95, name="folded_crossed", creases=(0.3,), ridge=0.9),
+        replace(_KN95, name="folded_valve", ridge=0.9, valve=(0.42, 0.58, 0.15)),
     ),
-    "n95": (
-        Template("cup", _CUP, 0.1, "straps", ((0.66, 0.2), (0.82, 0.78)), cup=1.5),
-        Template("cup_valve", _CUP, 0.1, "straps", ((0.66, 0.2), (0.82, 0.78)), cup=1.5, valve=(0.0, 0.6, 0.2)),
-    ),
+    "n95": (_N95, replace(_N95, name="cup_valve", valve=(0.0, 0.58, 0.17))),
     "cloth": (
-        Template("seamed", _CLOTH, 0.05, "loops", _POINTED_ENDS, ridge=0.6, cup=0.9, has_wire=False, stitched=True),
-        Template("plain", _CLOTH, 0.04, "loops", _POINTED_ENDS, cup=0.9, has_wire=False, stitched=True),
-        Template("stretch", _STRETCH, 0.03, "none", _POINTED_ENDS, ridge=0.35, cup=1.0, has_wire=False),
-        Template(
-            *("pleated", _SURGICAL, 0.02, "loops", _SQUARE_ENDS),
-            **{"pleats": (0.34, 0.62), "cup": 0.8, "has_wire": False, "stitched": True},
-        ),
+        _SEWN,
+        replace(_SEWN, name="seamed", ridge=0.6),
+        replace(_SEWN, name="pleated", half=_SURGICAL, anchors=_SQUARE_ENDS, pleats=(0.34, 0.62), cup=0.8),
+        replace(_SEWN, name="stretch", half=_STRETCH, fastening="none", ridge=0.35, crumple=0.2, stitched=False),
     ),
-    "duckbill": (
-        Template(
-            *("beak", _DUCKBILL, 0.16, "straps", ((0.93, 0.33), (0.93, 0.47))), creases=(0.24, 0.68), cup=1.1
-        ),
-        Template(
-            *("beak_loops", _DUCKBILL, 0.16, "loops", ((0.95, 0.34), (0.95, 0.46))), creases=(0.24, 0.68), cup=1.1
-        ),
-    ),
+    "duckbill": (_BEAK, replace(_BEAK, name="beak_loops", fastening="loops")),
 }
 
 

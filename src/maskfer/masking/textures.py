@@ -104,9 +104,9 @@ def wrinkles(width: int, which: int) -> tuple[Texture, Texture]:
     rows, columns = texture_shape(width)
     rng = np.random.default_rng([20, which])
     height = np.zeros((rows, columns), np.float32)
-    for cells, amplitude in ((3, 0.1), (6, 0.05), (12, 0.02)):
+    for cells, amplitude in ((2, 0.16), (4, 0.1), (8, 0.04)):
         noise = _smooth_noise(rng, rows, columns, cells)
-        height += amplitude * (1 - np.abs(noise))  # ridges, as creases are
+        height -= amplitude * np.sqrt(noise**2 + 0.05)  # ridges, as creases are, with round backs
     slope_s = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=width / (8 * 2 * S_MAX))
     slope_t = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=width * 0.6 / (8 * (T_MAX - T_MIN)))
     return slope_s, slope_t
@@ -165,12 +165,13 @@ def _pleat(r: Texture, t: Texture, at: float, pixel: float) -> tuple[Texture, Te
     """One horizontal fold: a step that opens towards the middle, with its shadow under the edge."""
     line = at + 0.03 * (at - 0.5) * r**2 + 0.035 * (1 - r**2) * (1 if at < 0.5 else 1.3)
     inside = np.clip((0.9 - r) * 12, 0, 1)
-    strength = (0.55 + 0.45 * np.minimum(r / 0.8, 1)) * inside
-    ramp = np.clip((line - t) / 0.14, 0, 1)
-    step = np.where(t < line, 0.02 * (1 - ramp), 0.0) * strength
-    shadow = 0.3 * strength * _line(t - line - 0.006, 0.012, pixel)
-    glow = -0.05 * strength * _line(t - line + 0.02, 0.014, pixel)
-    return cv2.GaussianBlur(step.astype(np.float32), (3, 3), 0), np.asarray(shadow + glow, dtype=np.float32)
+    strength = (0.5 + 0.5 * np.minimum(r / 0.8, 1)) * inside
+    ramp = np.clip((line - t) / 0.16, 0, 1)
+    step = np.where(t < line, 0.035 * (1 - ramp) ** 1.5, 0.0) * strength
+    shadow = 0.2 * strength * _line(t - line - 0.012, 0.02, pixel)
+    glow = -0.06 * strength * _line(t - line + 0.03, 0.03, pixel)
+    step = cv2.GaussianBlur(step.astype(np.float32), (0, 0), max(0.6, 0.012 / pixel))
+    return step, np.asarray(shadow + glow, dtype=np.float32)
 
 
 def _hem(template: Template, inside: Texture, s: Texture, t: Texture, pixel: float) -> Texture:
@@ -186,15 +187,14 @@ def _add_valve(
     valve: tuple[float, float, float], s: Texture, t: Texture, height: Texture, ambient: Texture, trim: Texture
 ) -> None:
     at_s, at_t, radius = valve
-    distance = np.hypot((s - at_s) * 1.25, t - at_t)
+    distance = np.hypot(0.95 * (s - at_s), t - at_t)
     pixel = 2 * S_MAX / s.shape[1]
     disc = np.clip((radius - distance) / (2 * pixel) + 0.5, 0, 1)
-    height += 0.05 * np.clip((radius - distance) / 0.05, 0, 1)
-    ambient *= 1 - 0.35 * _line(distance - radius - 0.01, 0.014, pixel)
-    slots = _line(distance - 0.62 * radius, 0.012, pixel) + _line(np.abs(t - at_t) - 0.3 * radius, 0.01, pixel) * (
-        distance < 0.55 * radius
-    )
-    ambient *= 1 - 0.4 * np.clip(slots, 0, 1) * disc
+    height += 0.035 * np.clip((radius - distance) / 0.035, 0, 1)
+    height -= 0.012 * np.clip((0.72 * radius - distance) / 0.02, 0, 1)
+    ambient *= 1 - 0.25 * _line(distance - radius - 0.015, 0.02, pixel)
+    slats = 0.5 - 0.5 * np.cos(2 * math.pi * (t - at_t) / (0.36 * radius))
+    ambient *= 1 - 0.22 * slats * np.clip((0.62 * radius - distance) / (2 * pixel), 0, 1)
     np.maximum(trim, disc, out=trim)
 
 

@@ -105,7 +105,7 @@ def wear_mask(
         patch,
         bare=(1 - covering - strap) * (1 - _shadow(covering, strap, fit, rng) * open_skin),
         layers=[
-            _Layer(covering, cloth.shade * field, cloth.colors, cloth.weights),
+            _Layer(covering, _film(cloth.shade * field), cloth.colors, cloth.weights),
             _Layer(strap, field, [_strap_color(style, template, rng)], []),
         ],
         noise=lighting.grain(frame.height, frame.width, rng) * np.float32(lighting.grain_sigma(luminance)),
@@ -233,7 +233,7 @@ def _cloth(
     crease_s, crease_t = wrinkles(width, int(rng.integers(6)))
     towards = np.array([float(np.clip(1.3 * light.slope[0], -0.9, 0.9)), -0.5 + float(rng.normal(0, 0.12))])
     towards_s, towards_t = fit.direction(towards)
-    crumple = float(rng.uniform(0.2, 1.0))
+    crumple = np.float32(template.crumple * rng.uniform(0.2, 1.5))
     shade = 1 - 0.42 * towards_s * (surface.slope_s + crumple * crease_s)
     shade -= 0.42 * towards_t * (surface.slope_t + crumple * crease_t)
     shade = np.clip(shade, 0.3, 1.7) * surface.ambient
@@ -253,6 +253,11 @@ def _cloth(
     drawn = cv2.remap(stacked, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     planes = list(cv2.split(drawn)) if len(channels) > 1 else [drawn]
     return _Cloth(planes[0], planes[1:], colors)
+
+
+def _film(light: Plane) -> Plane:
+    """Compress what is brighter than an even light, as a photograph does, so that white cloth keeps its folds."""
+    return np.minimum(light, np.float32(0.55) + np.float32(0.45) * light)
 
 
 def _print_colors(base: Float[np.ndarray, "3"], rng: np.random.Generator) -> list[Float[np.ndarray, "3"]]:
