@@ -1,0 +1,29 @@
+"""Kubeflow component: `maskfer.stages.compute_heatmaps`."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def compute_heatmaps(
+    faces: Input[Dataset],
+    mask_classifier: Input[Model],
+    heatmaps: Output[Artifact],
+    params: str,
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
+    code_sha256: str,  # noqa: ARG001
+) -> None:
+    """Compute the occlusion heatmap of every face."""
+    from pathlib import Path
+
+    from maskfer.config import Params
+    from maskfer.stages import compute_heatmaps as stage
+
+    stage.run(
+        Path(faces.path),
+        Path(mask_classifier.path),
+        Path(heatmaps.path),
+        params=Params.model_validate_json(params),
+    )

@@ -1,0 +1,29 @@
+"""Kubeflow component: `maskfer.stages.evaluate`."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def evaluate(
+    release: Input[Model],
+    faces: Input[Dataset],
+    evaluation: Output[Artifact],
+    params: str,
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
+    code_sha256: str,  # noqa: ARG001
+) -> None:
+    """Judge the release on the test people."""
+    from pathlib import Path
+
+    from maskfer.config import Params
+    from maskfer.stages import evaluate as stage
+
+    stage.run(
+        Path(release.path),
+        Path(faces.path),
+        Path(evaluation.path),
+        params=Params.model_validate_json(params),
+    )

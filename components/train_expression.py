@@ -1,0 +1,31 @@
+"""Kubeflow component: `maskfer.stages.train_expression`."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def train_expression(
+    faces: Input[Dataset],
+    heatmaps: Input[Artifact],
+    release: Output[Model],
+    params: str,
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
+    code_sha256: str,  # noqa: ARG001
+) -> None:
+    """Train the two-branch classifier and write it as a release."""
+    from pathlib import Path
+
+    from maskfer import provenance
+    from maskfer.config import Params
+    from maskfer.stages import train_expression as stage
+
+    stage.run(
+        Path(faces.path),
+        Path(heatmaps.path),
+        Path(release.path),
+        params=Params.model_validate_json(params),
+        lineage=provenance.lineage(Path(faces.path)),
+    )

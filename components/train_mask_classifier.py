@@ -1,0 +1,23 @@
+"""Kubeflow component: `maskfer.stages.train_mask_classifier`."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def train_mask_classifier(
+    faces: Input[Dataset],
+    mask_classifier: Output[Model],
+    params: str,
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
+    code_sha256: str,  # noqa: ARG001
+) -> None:
+    """Train the masked/unmasked classifier."""
+    from pathlib import Path
+
+    from maskfer.config import Params
+    from maskfer.stages import train_mask_classifier as stage
+
+    stage.run(Path(faces.path), Path(mask_classifier.path), params=Params.model_validate_json(params))

