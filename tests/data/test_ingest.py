@@ -1,0 +1,123 @@
+"""Raw folders of every layout become records, and nothing disappears silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskfer.data.ingest import read_raw
+from maskfer.errors import DatasetError, LabelError
+from maskfer.labels import EMOTIONS, EXPRESSIONS
+
+
+def write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def labels_csv(raw: Path, *rows: str, header: str = "image,person,expression") -> Path:
+    write(raw / "labels.csv", "\n".join([header, *rows]) + "\n")
+    return raw
+
+
+def test_a_folder_per_class_gives_each_image_its_folder_as_label(tmp_path: Path) -> None:
+    for name in EXPRESSIONS:
+        write(tmp_path / name / "deep" / "a.png", name)
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert {(r.image, r.expression) for r in records} == {(f"{n}/deep/a.png", n) for n in EXPRESSIONS}
+    assert rejects == []
+
+
+def test_the_lfw_fer_layout_gives_split_and_person(tmp_path: Path) -> None:
+    write(tmp_path / "train/positive/Ann_Lee_0001.jpg", "1")
+    write(tmp_path / "eval/negative/Bo_0002.jpg", "2")
+    records, _ = read_raw(tmp_path, classes=EXPRESSIONS)
+    found = {(r.person, r.split, r.expression) for r in records}
+    assert found == {("Ann_Lee", "train", "positive"), ("Bo", "test", "negative")}
+
+
+def test_an_emotion_in_the_place_of_an_expression_is_mapped(tmp_path: Path) -> None:
+    write(tmp_path / "happiness/a.png", "1")
+    write(tmp_path / "anger/b.png", "2")
+    records, _ = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert {(r.emotion, r.expression) for r in records} == {("happiness", "positive"), ("anger", "negative")}
+
+
+def test_surprise_is_dropped_for_three_classes_and_kept_for_emotions(tmp_path: Path) -> None:
+    write(tmp_path / "surprise/a.png", "1")
+    write(tmp_path / "happiness/b.png", "2")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == ["happiness/b.png"]
+    assert [(r.image, r.reason) for r in rejects] == [
+        ("surprise/a.png", "no label among the classes: surprise")
+    ]
+    records, rejects = read_raw(tmp_path, classes=EMOTIONS)
+    assert len(records) == 2
+    assert rejects == []
+
+
+def test_images_are_found_beside_the_csv_or_in_its_images_folder(tmp_path: Path) -> None:
+    labels_csv(tmp_path, "a.png,Ann,positive", "b.png,Bo,negative")
+    write(tmp_path / "a.png", "1")
+    write(tmp_path / "images/b.png", "2")
+    records, _ = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == ["a.png", "images/b.png"]
+
+
+def test_a_missing_image_and_a_second_copy_are_rejects_with_their_reasons(tmp_path: Path) -> None:
+    labels_csv(tmp_path, "a.png,Ann,positive", "b.png,Bo,negative", "c.png,Cy,neutral")
+    write(tmp_path / "a.png", "same")
+    write(tmp_path / "b.png", "same")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == ["a.png"]
+    assert {r.image: r.reason for r in rejects} == {
+        "b.png": "same bytes as an earlier image: a.png",
+        "c.png": "the file is missing or cannot be read",
+    }
+
+
+def test_masks_alone_are_a_label(tmp_path: Path) -> None:
+    labels_csv(tmp_path, "a.png,masked", "b.png,unmasked", header="image,mask")
+    write(tmp_path / "a.png", "1")
+    write(tmp_path / "b.png", "2")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [(r.is_masked, r.expression) for r in records] == [(True, None), (False, None)]
+    assert rejects == []
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a.png,Ann,hapy", "row 2: expression 'hapy' is not one of positive"),
+        ("../a.png,Ann,positive", "is not a path inside"),
+        (",Ann,positive", "is not a path inside"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
+    with pytest.raises(DatasetError, match=said):
+        read_raw(labels_csv(tmp_path, row), classes=EXPRESSIONS)
+
+
+def test_an_unknown_folder_is_a_label_error(tmp_path: Path) -> None:
+    write(tmp_path / "hapy/a.png", "1")
+    with pytest.raises(LabelError, match="expression 'hapy' is not one of"):
+        read_raw(tmp_path, classes=EXPRESSIONS)
+
+
+def test_a_csv_without_its_columns_says_which_it_has_and_which_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"columns \['file', 'person'\]; expected image and expression"):
+        read_raw(labels_csv(tmp_path, "a,b", header="file,person"), classes=EXPRESSIONS)
+
+
+@pytest.mark.parametrize("layout", ["absent", "empty"])
+def test_a_folder_without_photographs_is_refused(tmp_path: Path, layout: str) -> None:
+    raw = tmp_path if layout == "empty" else tmp_path / "absent"
+    with pytest.raises(DatasetError, match=r"no such folder|no images found"):
+        read_raw(raw, classes=EXPRESSIONS)
+
+
+def test_a_folder_of_which_nothing_is_usable_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "surprise/a.png", "1")
+    with pytest.raises(DatasetError, match="none of 1 images can be used"):
+        read_raw(tmp_path, classes=EXPRESSIONS)
