@@ -47,7 +47,8 @@ SCHEMA: Final = pa.schema(
         pa.field("orientation", pa.string()),
         pa.field("confidence", pa.float32(), nullable=False),
         pa.field("box", pa.list_(pa.float32(), 4), nullable=False),
-        pa.field("landmarks", pa.list_(pa.float32(), 2 * LANDMARKS)),
+        # Not of fixed size: Arrow cannot read a Parquet column of fixed-size lists in which one is null.
+        pa.field("landmarks", pa.list_(pa.float32())),
         pa.field("image", pa.binary(), nullable=False),
         pa.field("mask_region", pa.binary()),
     ]
