@@ -1,11 +1,15 @@
 """The command line: `maskfer COMMAND`.
 
-Every command imports its modules only when it runs, so that no image needs what it does not use.
+Every module of this package adds its commands to `app`; a command imports what it needs only when it runs, so that
+no image needs what it does not use.
 """
 
 from __future__ import annotations
 
+import pkgutil
 import sys
+from importlib import import_module
+from typing import Annotated
 
 import typer
 
@@ -13,17 +17,35 @@ from maskfer.errors import MaskferError
 
 app = typer.Typer(
     name="maskfer",
-    help="Facial expression recognition on faces that wear masks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
 
+@app.callback()
+def _maskfer(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Facial expression recognition on faces that wear masks."""
+    if version:
+        from maskfer import __version__
+
+        typer.echo(f"maskfer {__version__}")
+        raise typer.Exit
+
+
+def load_commands() -> typer.Typer:
+    """Import every module of this package, so that its commands are on `app`."""
+    for module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return app
+
+
 def main() -> None:
     """Run the command line; a `MaskferError` becomes one line on stderr and its exit code."""
     try:
-        app()
+        load_commands()()
     except MaskferError as error:
         print(f"maskfer: error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
