@@ -1,7 +1,7 @@
 """The command line: `maskfer COMMAND`.
 
-Every module of this package adds its commands to `app`; a command imports what it needs only when it runs, so that
-no image needs what it does not use.
+Every module of this package adds its commands to `app`; a command imports what it needs only when it runs,
+so that no image needs what it does not use.
 """
 
 from __future__ import annotations
@@ -18,21 +18,28 @@ from maskfer.errors import MaskferError
 app = typer.Typer(
     name="maskfer",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
 
-@app.callback()
-def _maskfer(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Facial expression recognition on faces that wear masks."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from maskfer import __version__
 
         typer.echo(f"maskfer {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _maskfer(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Facial expression recognition on faces that wear masks."""
 
 
 def load_commands() -> typer.Typer:
