@@ -1,0 +1,11 @@
+"""Registered models: which versions exist, which one answers, who decided that and why.
+
+The only part that speaks to MLflow. On a laptop the registry is SQLite and a folder under `Settings.home`;
+elsewhere it is the server that `MASKFER_TRACKING_URI` names.
+"""
+
+from maskfer.registry.history import Event, History, Reign
+from maskfer.registry.registry import Registry
+from maskfer.registry.versions import CHAMPION, ModelVersion, Reference
+
+__all__ = ["CHAMPION", "Event", "History", "ModelVersion", "Reference", "Registry", "Reign"]

@@ -1,0 +1,384 @@
+"""The registry's operations. One promoter acts at a time, and every change of champion leaves an event."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from filelock import FileLock, Timeout
+
+from maskfer import atomic
+from maskfer import release as releases
+from maskfer.config import Settings
+from maskfer.errors import ModelNotFound, PromotionRefused, RegistryError, ReleaseCorrupted, ReleaseError
+from maskfer.registry import recording
+from maskfer.registry.connection import artifact_location, connect, speaking
+from maskfer.registry.history import Event, History
+from maskfer.registry.versions import (
+    CHAMPION,
+    DECISION,
+    DECISION_JSON,
+    DECISION_REASON,
+    FILE_SHA256,
+    RELEASE_SHA256,
+    ModelVersion,
+    Reference,
+)
+from maskfer.release import Release
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+_LOCK_WAIT_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The registered models that `settings` leads to; connects at the first use.
+
+    Every method raises `RegistryUnavailable` where the registry does not answer and `ModelNotFound` where it
+    has no such model, version or alias.
+    """
+
+    settings: Settings
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """Return the version that `NAME@champion`, `NAME@v3`, `champion` or `v3` means now."""
+        wanted = Reference.parse(reference, default_name=self.settings.model_name)
+        with self._speaking():
+            if wanted.version is not None:
+                return self._version(self._client.get_model_version(wanted.name, str(wanted.version)))
+            return self._version(self._client.get_model_version_by_alias(wanted.name, str(wanted.alias)))
+
+    def champion(self, name: str | None = None) -> ModelVersion | None:
+        """Return the champion; None where there is no model, no champion or (on a laptop) no registry yet."""
+        if self._laptop_file is not None and not self._laptop_file.is_file():
+            return None
+        try:
+            return self.resolve(f"{name or self.settings.model_name}@{CHAMPION}")
+        except ModelNotFound:
+            return None
+
+    def versions(self, name: str | None = None) -> list[ModelVersion]:
+        """Return every version of a model, newest first; empty where there is no such model."""
+        name = name or self.settings.model_name
+        with self._speaking():
+            found = self._client.search_model_versions(f"name = '{name}'")
+            try:
+                aliases = self._client.get_registered_model(name).aliases if found else {}
+            except ModelNotFound:
+                aliases = {}
+        versions = [self._version(version, aliases=aliases) for version in found]
+        return sorted(versions, key=lambda version: version.version, reverse=True)
+
+    def find(self, release: Release, name: str | None = None) -> ModelVersion | None:
+        """Return the version that holds exactly this release, if there is one."""
+        return next((v for v in self.versions(name) if v.release_sha256 == release.sha256), None)
+
+    def metrics(self, version: ModelVersion) -> dict[str, float]:
+        """Return the figures logged with a version."""
+        if version.run_id is None:
+            return {}
+        with self._speaking():
+            return dict(self._client.get_run(version.run_id).data.metrics)
+
+    def download(self, version: ModelVersion) -> Release:
+        """Return a version's release from the cache under `Settings.home`, fetched where it is not there.
+
+        Every sha256 is checked against `model.json` and against what the version itself states. Raises
+        `ReleaseCorrupted` where one differs; nothing is kept of such a download.
+        """
+        folder = self._cache_folder(version)
+        if folder.is_dir():
+            try:
+                return self._verified(folder, version)
+            except ReleaseError:
+                shutil.rmtree(folder)  # a damaged cache is not the registry's fault: fetch anew
+        from mlflow.artifacts import download_artifacts
+
+        with atomic.new_folder(folder) as work:
+            with self._speaking():
+                uri = self._client.get_model_version_download_uri(version.name, str(version.version))
+                fetched = download_artifacts(
+                    artifact_uri=uri, dst_path=str(work), tracking_uri=self.settings.registry_uri
+                )
+            _lift(Path(fetched), work)
+            self._verified(work, version)
+        return releases.read(folder)
+
+    def register(self, release: Release, *, name: str | None = None) -> ModelVersion:
+        """Log a release as a run and register it as a new version; the same release keeps its version.
+
+        A version exists only once all its files and hashes are stored.
+        """
+        name = name or self.settings.model_name
+        self._make_store()
+        if (known := self.find(release, name)) is not None:
+            return known
+        with self._speaking():
+            client = self._client
+            experiment = self._experiment(name)
+            run = client.create_run(experiment, run_name=f"{name}-{release.sha256[:8]}")
+            run_id = run.info.run_id
+            with recording.finished(client, run_id):
+                recording.fill_run(client, run_id, release)
+                if not client.search_registered_models(f"name = '{name}'"):
+                    client.create_registered_model(name)
+                created = client.create_model_version(
+                    name,
+                    source=f"{run.info.artifact_uri}/{recording.RELEASE_FOLDER}",
+                    run_id=run_id,
+                    tags=_version_tags(release),
+                )
+            return self._version(created)
+
+    def record_decision(
+        self, version: ModelVersion, decision: Mapping[str, Any], *, files: Path | None = None
+    ) -> ModelVersion:
+        """Write what was decided about a version, with its numbers, on the version; `files` go to its run.
+
+        `decision` has at least `promote` (bool), `reason` (str) and `champion` (the version it was judged
+        against, or None).
+        """
+        tags = {
+            DECISION: "promoted" if decision["promote"] else "refused",
+            DECISION_REASON: str(decision["reason"]),
+            DECISION_JSON: json.dumps(decision, separators=(",", ":")),
+        }
+        with self._speaking():
+            for key, value in tags.items():
+                self._client.set_model_version_tag(version.name, str(version.version), key, value)
+            if files is not None and version.run_id is not None:
+                recording.log_folder(self._client, version.run_id, files, to="decision")
+        return self.resolve(str(version))
+
+    def promote(
+        self,
+        version: ModelVersion,
+        *,
+        reason: str,
+        decision: Mapping[str, Any] | None = None,
+        forced: bool = False,
+    ) -> Event:
+        """Make a version the champion and record why.
+
+        Unless `forced`, `decision` (by default the one on the version) has to allow it against the
+        present champion: `PromotionRefused` where there is none, it says no, or it met another champion.
+        """
+        decision = decision or version.decision
+        with self._only_promoter(version.name):
+            now = self.champion(version.name)
+            before = now.version if now else None
+            if before == version.version:
+                raise PromotionRefused(f"{version} is the champion already; nothing changed")
+            if not forced:
+                _check_allowed(version, decision, champion=before)
+            return self._move(
+                version, kind="promoted", previous=before, reason=reason, decision=decision, forced=forced
+            )
+
+    def rollback(self, *, reason: str, name: str | None = None) -> Event:
+        """Make the latest earlier champion that still exists the champion again, and record why."""
+        name = name or self.settings.model_name
+        self.resolve_model(name)
+        with self._only_promoter(name):
+            history = self.history(name)
+            target = history.earlier_champion
+            if target is None:
+                raise PromotionRefused(
+                    f"{name}: no earlier champion exists to go back to; see `maskfer models history`"
+                )
+            version = self.resolve(f"{name}@v{target}")
+            return self._move(
+                version,
+                kind="rolled_back",
+                previous=history.champion,
+                reason=reason,
+                decision=None,
+                forced=False,
+            )
+
+    def history(self, name: str | None = None) -> History:
+        """Return who was champion when, and why; deleted versions and deleted runs stay in it."""
+        name = name or self.settings.model_name
+        self.resolve_model(name)
+        with self._speaking():
+            events = recording.events(self._client, name)
+        existing = self.versions(name)
+        champion = next((version.version for version in existing if version.is_champion), None)
+        return History(
+            name,
+            tuple(events),
+            champion,
+            frozenset(version.version for version in existing),
+        )
+
+    def resolve_model(self, name: str) -> None:
+        """Raise `ModelNotFound` where no model has this name."""
+        with self._speaking():
+            self._client.get_registered_model(name)
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return connect(self.settings, create=False)
+
+    def _make_store(self) -> None:
+        if self._laptop_file is not None and not self._laptop_file.is_file():
+            connect(self.settings, create=True)
+
+    @property
+    def _laptop_file(self) -> Path | None:
+        uri = self.settings.registry_uri
+        return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        _ = self._client  # a registry that is not there says so before MLflow is asked anything
+        with speaking(self.settings.registry_uri):
+            yield
+
+    def _experiment(self, name: str) -> str:
+        return recording.experiment_id(self._client, name, artifact_location=artifact_location(self.settings))
+
+    @contextmanager
+    def _only_promoter(self, name: str) -> Iterator[None]:
+        # MLflow has no compare-and-swap for aliases: a lock for this machine, a check after for the others.
+        locks = self.settings.home / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(locks / f"{name}.lock", timeout=_LOCK_WAIT_S):
+                yield
+        except Timeout as error:
+            raise RegistryError(
+                f"{name}: another promotion has held {locks / f'{name}.lock'} for {_LOCK_WAIT_S:.0f} s; "
+                "wait for it to end and try again"
+            ) from error
+
+    def _move(
+        self,
+        version: ModelVersion,
+        *,
+        kind: Literal["promoted", "rolled_back"],
+        previous: int | None,
+        reason: str,
+        decision: Mapping[str, Any] | None,
+        forced: bool,
+    ) -> Event:
+        with self._speaking():
+            client = self._client
+            tags = {
+                "kind": kind,
+                "version": str(version.version),
+                "previous": "" if previous is None else str(previous),
+                "actor": _actor(),
+                "reason": reason,
+                "forced": str(forced).lower(),
+                RELEASE_SHA256: version.release_sha256 or "",
+            }
+            run = client.create_run(
+                self._experiment(recording.events_name(version.name)),
+                tags=tags,
+                run_name=f"v{version.version} {kind}",
+            )
+            # The event exists before the alias moves and counts once it has.
+            with recording.finished(client, run.info.run_id):
+                if decision is not None:
+                    client.log_dict(run.info.run_id, dict(decision), "decision.json")
+                client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+            seen = client.get_model_version_by_alias(version.name, CHAMPION)
+            if int(seen.version) != version.version:
+                raise RegistryError(
+                    f"{version}: set as champion, but the registry answers v{seen.version}: somebody else "
+                    "promoted at the same time; see `maskfer models history`"
+                )
+            return recording.event_of(client.get_run(run.info.run_id))
+
+    def _cache_folder(self, version: ModelVersion) -> Path:
+        digest = (version.release_sha256 or "unstated")[:12]
+        return self.settings.home / "cache" / "releases" / f"{version.name}-v{version.version}-{digest}"
+
+    def _verified(self, folder: Path, version: ModelVersion) -> Release:
+        try:
+            release = releases.read(folder)
+            if version.files:
+                releases.verify(release, expected=version.files)
+        except ReleaseCorrupted as error:
+            text = str(error).replace(f"{folder}/", "")
+            raise ReleaseCorrupted(
+                f"{version}: {text} (its files lie at {version.source}; `maskfer models rollback` goes back "
+                "to an earlier champion)"
+            ) from error
+        except ReleaseError as error:
+            raise ReleaseError(f"{version}: {error}") from error
+        return release
+
+    def _version(self, version: MlflowVersion, *, aliases: Mapping[str, Any] | None = None) -> ModelVersion:
+        own = version.aliases
+        if aliases is not None:
+            # A search does not fill in the aliases of what it finds.
+            own = [alias for alias, number in aliases.items() if int(number) == int(version.version)]
+        return ModelVersion(
+            name=version.name,
+            version=int(version.version),
+            created_at=recording.time_of(version.creation_timestamp),
+            aliases=tuple(sorted(own)),
+            run_id=version.run_id,
+            source=version.source or "",
+            tags=dict(version.tags),
+        )
+
+
+def _version_tags(release: Release) -> dict[str, str]:
+    return {
+        RELEASE_SHA256: release.sha256,
+        **recording.lineage_tags(release.metadata.lineage),
+        **{f"{FILE_SHA256}{name}": sha256 for name, sha256 in release.files.items()},
+    }
+
+
+def _check_allowed(
+    version: ModelVersion, decision: Mapping[str, Any] | None, *, champion: int | None
+) -> None:
+    remedy = "; a person may overrule that with `maskfer models promote --force --reason WHY`"
+    if decision is None:
+        raise PromotionRefused(f"{version}: no decision is recorded on it, so nobody judged it{remedy}")
+    if not decision["promote"]:
+        raise PromotionRefused(f"{version}: refused by the policy: {decision['reason']}{remedy}")
+    if decision["champion"] != champion:
+        raise PromotionRefused(
+            f"{version}: judged against {_v(decision['champion'])}, "
+            f"but the champion is {_v(champion)}{remedy}"
+        )
+
+
+def _lift(fetched: Path, work: Path) -> None:
+    # MLflow puts the artifact folder into the folder it is given.
+    if fetched.resolve() == work.resolve():
+        return
+    for entry in list(fetched.iterdir()):
+        entry.replace(work / entry.name)
+    fetched.rmdir()
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _v(version: int | None) -> str:
+    return "nobody" if version is None else f"v{version}"
