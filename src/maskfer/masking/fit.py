@@ -23,8 +23,8 @@ from maskfer.labels import Orientation
 Chart = Float[np.ndarray, "n 2"]
 """s, t."""
 
-_EDGE_TOP, _EDGE_BOTTOM = 1.25, 5.3
-"""Landmarks of the jaw (counted from the ear) at the chart's upper and lower corners."""
+_EDGE_BOTTOM = 4.7
+"""Landmark of the jaw (counted from the ear) at the chart's lower corners."""
 _FORESHORTENING = 1.15
 """Radians from the nose to the jaw on the cylinder that the cheeks resemble."""
 _KNOTS = np.linspace(0.0, 1.0, 9)
@@ -117,12 +117,18 @@ class Fit:
 
 
 def fit_mask(
-    landmarks: Float32[np.ndarray, "68 2"], orientation: Orientation, *, rise: float, depth: float
+    landmarks: Float32[np.ndarray, "68 2"],
+    orientation: Orientation,
+    *,
+    rise: float,
+    slant: float,
+    depth: float,
 ) -> Fit:
     """Place a mask on a face.
 
-    `rise` moves its upper edge, in steps between two landmarks of the nose's bridge, up is positive; `depth`
-    is how far the mask stands off the face, in units of the nose-jaw line: seen only from the side.
+    `rise` moves its upper edge, in steps between two landmarks of the nose's bridge, up is positive; `slant`
+    is how far that edge drops from nose to ear and `depth` how far the mask stands off the face, which only
+    shows from the side: both in units of the nose-jaw line.
     """
     points = landmarks.astype(np.float64)
     nose = _along(points[27:31], np.array([1.0 - rise]))[0]
@@ -139,8 +145,8 @@ def fit_mask(
     asymmetry = float(np.clip((near_width - far_width) / (near_width + far_width), -1.0, 1.0))
     sine_yaw = min(1.0, 1.15 * abs(asymmetry))
     centre = _centre_line(upright, depth=depth * sine_yaw * math.copysign(1.0, asymmetry))
-    near = _half(upright[16:7:-1], upright[42:48], sign=1.0, centre=centre)
-    far = _half(upright[:9], upright[36:42], sign=-1.0, centre=centre)
+    near = _half(upright[16:7:-1], upright[42:48], sign=1.0, centre=centre, slant=slant)
+    far = _half(upright[:9], upright[36:42], sign=-1.0, centre=centre, slant=slant)
     ratio = float(min(near_width, far_width) / max(near_width, far_width))
     far_extent = 1.0
     if is_side:
@@ -204,20 +210,24 @@ def _centre_line(upright: Float[np.ndarray, "68 2"], *, depth: float) -> Curve:
     return np.stack([_BULGE * (tip_x - depth), y], axis=1)
 
 
-def _half(jaw: Float[np.ndarray, "9 2"], eye: Float[np.ndarray, "6 2"], *, sign: float, centre: Curve) -> _Half:
+def _half(
+    jaw: Float[np.ndarray, "9 2"], eye: Float[np.ndarray, "6 2"], *, sign: float, centre: Curve, slant: float
+) -> _Half:
     """Borders of one side; `jaw` runs from the ear to the chin, `sign` is that of the side's x."""
     outward = np.array([sign, 1.0])
     jaw, eye, centre = jaw * outward, eye * outward, centre * outward
     jaw[1:8] = 0.25 * jaw[:7] + 0.5 * jaw[1:8] + 0.25 * jaw[2:9]
-    edge = _along(jaw, _EDGE_TOP + (_EDGE_BOTTOM - _EDGE_TOP) * _KNOTS) * 1.02
+    cheek_y = max(float(eye[:, 1].max()) + 0.09, 0.04)
+    corner_y = max(slant, cheek_y - 0.04)
+    first = float(np.interp(corner_y, np.maximum.accumulate(jaw[:6, 1]), np.arange(6.0)))
+    edge = _along(jaw, np.clip(first, 0.8, 2.6) + (_EDGE_BOTTOM - np.clip(first, 0.8, 2.6)) * _KNOTS) * 1.02
+    edge[0, 1] = max(float(edge[0, 1]), corner_y)
     # Where the nose hides the far cheek, the mask ends at its own silhouette.
     edge[:, 0] = np.maximum(edge[:, 0], np.maximum(centre[:, 0] + 0.06, 0.16 + 0.06 * _KNOTS))
     bottom = _along(jaw, 8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS)
     bottom += _KNOTS[:, None] * (edge[-1] - bottom[-1]) + (1 - _KNOTS)[:, None] * (centre[-1] - bottom[0])
     bottom += np.sin(math.pi * _KNOTS)[:, None] * [0.05, 0.035]  # cloth spans the hollow between chin and jaw
-    below_eye = float(eye[:, 1].max()) + 0.09
-    edge[0, 1] = max(float(edge[0, 1]), below_eye - 0.04)
-    top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, max(0.06, 0.6 * below_eye), below_eye, edge[0, 1]])
+    top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, 0.6 * cheek_y, max(cheek_y, 0.6 * slant), edge[0, 1]])
     top = np.stack([_ACROSS * edge[0, 0], _smooth(top_y)], axis=1)
     ear = np.array([jaw[0, 0] * 1.02 + 0.03, 0.55 * jaw[0, 1] + 0.45 * jaw[1, 1]])
     return _Half(edge=edge * outward, top=top * outward, bottom=bottom * outward, ear=ear * outward)

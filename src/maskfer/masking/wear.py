@@ -79,7 +79,8 @@ def wear_mask(
     """
     _check_face(landmarks, image)
     template = templates_of(style.type)[int(rng.integers(len(templates_of(style.type))))]
-    fit = fit_mask(landmarks, orientation, rise=float(rng.uniform(-0.3, 0.45)), depth=template.depth)
+    rise, slant = float(rng.uniform(-1.2, 0.4)), float(rng.uniform(0.0, 0.22))
+    fit = fit_mask(landmarks, orientation, rise=rise, slant=slant, depth=template.depth)
     outline = fit.to_image(_worn(template.outline(), rng))
     straps = _straps(fit, template, rng)
     frame = _rectangle(np.vstack([outline, *(strap.path for strap in straps)]), image, margin=0.06 * fit.height_px)
