@@ -18,7 +18,7 @@ def compute_heatmaps(
     """Compute the occlusion heatmap of every face."""
     from pathlib import Path
 
-    from maskfer.config import Params
+    from maskfer.config import Params, Settings
     from maskfer.stages import compute_heatmaps as stage
 
     stage.run(
@@ -26,4 +26,5 @@ def compute_heatmaps(
         Path(mask_classifier.path),
         Path(heatmaps.path),
         params=Params.model_validate_json(params),
+        checkpoints=Settings.load().home / "checkpoints",
     )

@@ -19,7 +19,7 @@ def register(
     from pathlib import Path
 
     from maskfer.config import Params, Settings
-    from maskfer.registry import PromotionPolicy
+    from maskfer.promotion import PromotionPolicy
     from maskfer.stages import register as stage
 
     stage.run(

@@ -19,7 +19,7 @@ def train_expression(
     from pathlib import Path
 
     from maskfer import provenance
-    from maskfer.config import Params
+    from maskfer.config import Params, Settings
     from maskfer.stages import train_expression as stage
 
     stage.run(
@@ -27,5 +27,6 @@ def train_expression(
         Path(heatmaps.path),
         Path(release.path),
         params=Params.model_validate_json(params),
+        checkpoints=Settings.load().home / "checkpoints",
         lineage=provenance.lineage(Path(faces.path)),
     )

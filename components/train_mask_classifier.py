@@ -17,7 +17,12 @@ def train_mask_classifier(
     """Train the masked/unmasked classifier."""
     from pathlib import Path
 
-    from maskfer.config import Params
+    from maskfer.config import Params, Settings
     from maskfer.stages import train_mask_classifier as stage
 
-    stage.run(Path(faces.path), Path(mask_classifier.path), params=Params.model_validate_json(params))
+    stage.run(
+        Path(faces.path),
+        Path(mask_classifier.path),
+        params=Params.model_validate_json(params),
+        checkpoints=Settings.load().home / "checkpoints",
+    )

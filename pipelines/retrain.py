@@ -17,13 +17,16 @@ from components.register import register
 from components.train_expression import train_expression
 from components.train_mask_classifier import train_mask_classifier
 from maskfer import atomic, provenance
-from maskfer.config import Params
+from maskfer.config import Params, Settings
 from maskfer.errors import InputError
+from maskfer.promotion import PromotionPolicy
 
 NAME: Final = "maskfer-retrain"
 STEPS: Final = ("train_mask_classifier", "compute_heatmaps", "train_expression", "evaluate", "register")
+_NOT_READ_BY_MASK_STEPS: Final = {"masking", "expression", "evaluation"}
 _DATA_MOUNT: Final = "/mnt/maskfer-data"
 _PVC: Final = "pvc://"
+_STORES: Final = ("s3://", "gs://", "minio://")
 _TRACKING: Final = "MASKFER_TRACKING_URI"
 
 Graph = Any
@@ -50,19 +53,24 @@ class Cluster:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """The graph's arguments; those with which it was compiled are its defaults."""
+class Recipe:
+    """What a model is made and judged by: the arguments that a compiled graph has as its defaults."""
+
+    params: str
+    mask_params: str
+    """The same without the sections that the mask steps do not read: changing those leaves them cached."""
+    policy: str
+    code_sha256: str
+    """Content of the library, which Kubeflow's own cache key does not see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The faces table to train on."""
 
     faces_uri: str
     dataset_sha256: str
-    """Content of the faces table, or a name that changes with it: part of every step's cache key."""
-    code_sha256: str
-    params: str
-    policy: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the arguments by name, as kfp takes them."""
-        return dict(self.__dict__)
+    """Its content, or a name that changes with it: part of every step's cache key."""
 
 
 class Results(NamedTuple):
@@ -72,36 +80,38 @@ class Results(NamedTuple):
     decision: Artifact
 
 
-def arguments(*, faces_uri: str, dataset_sha256: str, params: Params, policy: str) -> Arguments:
-    """Return the arguments for a run of the code that is installed here."""
-    return Arguments(
-        faces_uri=faces_uri,
-        dataset_sha256=dataset_sha256,
-        code_sha256=provenance.training_code_sha256(),
+def recipe(params: Params, *, policy: PromotionPolicy) -> Recipe:
+    """Return the recipe of these parameters with the code that is installed here."""
+    return Recipe(
         params=params.model_dump_json(),
-        policy=policy,
+        mask_params=params.model_dump_json(exclude=_NOT_READ_BY_MASK_STEPS),
+        policy=policy.model_dump_json(),
+        code_sha256=provenance.training_code_sha256(),
     )
 
 
-def graph(defaults: Arguments, *, cluster: Cluster | None = None) -> Graph:
+def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
     """Build the pipeline; None builds it for the SDK's local runner, which knows no resources."""
 
     @dsl.pipeline(name=NAME, description="Train, judge and register a mask-aware expression model.")
     def retrain(
-        faces_uri: str = defaults.faces_uri,
-        dataset_sha256: str = defaults.dataset_sha256,
-        code_sha256: str = defaults.code_sha256,
+        faces_uri: str,
+        dataset_sha256: str,
         params: str = defaults.params,
+        mask_params: str = defaults.mask_params,
         policy: str = defaults.policy,
+        code_sha256: str = defaults.code_sha256,
     ) -> Results:
-        key = {"params": params, "dataset_sha256": dataset_sha256, "code_sha256": code_sha256}
+        key = {"dataset_sha256": dataset_sha256, "code_sha256": code_sha256}
         table = dsl.importer(artifact_uri=faces_uri, artifact_class=dsl.Dataset, reimport=False)
         faces = table.output
-        masks = train_mask_classifier(faces=faces, **key)
-        maps = compute_heatmaps(faces=faces, mask_classifier=masks.outputs["mask_classifier"], **key)
-        model = train_expression(faces=faces, heatmaps=maps.outputs["heatmaps"], **key)
+        masks = train_mask_classifier(faces=faces, params=mask_params, **key)
+        maps = compute_heatmaps(
+            faces=faces, mask_classifier=masks.outputs["mask_classifier"], params=mask_params, **key
+        )
+        model = train_expression(faces=faces, heatmaps=maps.outputs["heatmaps"], params=params, **key)
         release = model.outputs["release"]
-        verdict = evaluate(release=release, faces=faces, **key)
+        verdict = evaluate(release=release, faces=faces, params=params, **key)
         registered = register(
             release=release,
             evaluation=verdict.outputs["evaluation"],
@@ -118,7 +128,7 @@ def graph(defaults: Arguments, *, cluster: Cluster | None = None) -> Graph:
     return retrain
 
 
-def compile_to(out: Path, *, defaults: Arguments, cluster: Cluster) -> None:
+def compile_to(out: Path, *, defaults: Recipe, cluster: Cluster) -> None:
     """Write the graph as YAML that a Kubeflow cluster takes, whole or not at all."""
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"{out}: Kubeflow takes a compiled pipeline from a .yaml file; name it like that")
@@ -126,26 +136,29 @@ def compile_to(out: Path, *, defaults: Arguments, cluster: Cluster) -> None:
         compiler.Compiler().compile(graph(defaults, cluster=cluster), str(work))
 
 
-def on_cluster(faces: str) -> tuple[str, str | None]:
-    """Return the URI and the volume claim by which a cluster's tasks read `faces`.
+def cluster_of(data: str, *, settings: Settings) -> tuple[Cluster, Table]:
+    """Return the cluster that `settings` describe and how its tasks read the faces table at `data`.
 
-    `s3://`, `gs://`, `minio://` go through the cluster's object store; `pvc://CLAIM/PATH` is mounted.
-    Raises `InputError` for anything else: pods do not see this machine's files.
+    `s3://`, `gs://`, `minio://` go through the cluster's object store; `pvc://CLAIM/PATH` is mounted. Raises
+    `InputError` for anything else: pods do not see this machine's files.
     """
-    if faces.startswith(_PVC):
-        claim, _, path = faces.removeprefix(_PVC).partition("/")
-        if not claim or not path.endswith(".parquet"):
-            raise InputError(f"{faces}: expected pvc://CLAIM/PATH/faces.parquet")
-        return f"{_DATA_MOUNT}/{path}", claim
-    if faces.startswith(("s3://", "gs://", "minio://")):
-        if not faces.endswith(".parquet"):
-            raise InputError(f"{faces}: expected the URI of a faces.parquet; `maskfer data build` makes one")
-        return faces, None
-    raise InputError(
-        f"{faces}: the cluster's pods cannot read this machine's files; build the dataset here "
-        "(`maskfer data build RAW --out DIR`), copy DIR/faces.parquet to the cluster's store, and give "
-        "--data s3://BUCKET/PATH/faces.parquet or pvc://CLAIM/PATH/faces.parquet"
-    )
+    uri, claim = data, None
+    if data.startswith(_PVC):
+        claim, _, path = data.removeprefix(_PVC).partition("/")
+        uri = f"{_DATA_MOUNT}/{path}"
+    elif not data.startswith(_STORES):
+        raise InputError(
+            f"{data}: a cluster's pods cannot read this machine's files; build the dataset here "
+            "(`maskfer data build RAW --out DIR`), copy DIR/faces.parquet to the cluster's store, and give "
+            "--data s3://BUCKET/PATH/faces.parquet or pvc://CLAIM/PATH/faces.parquet"
+        )
+    if claim == "" or not uri.endswith(".parquet"):
+        raise InputError(
+            f"{data}: expected the address of a faces.parquet, e.g. s3://BUCKET/PATH/faces.parquet"
+        )
+    cluster = Cluster(image=settings.pipeline_image, gpus=settings.pipeline_gpus, data_claim=claim)
+    # The content is not at hand here: a new table needs a new address, or Kubeflow answers from its cache.
+    return cluster, Table(faces_uri=uri, dataset_sha256=uri)
 
 
 def _place(*, training: list[Any], verdict: Any, registering: Any, on: Cluster) -> None:

@@ -8,20 +8,23 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from kfp import local
 
-from maskfer import atomic, provenance
+from maskfer import atomic
 from maskfer.config import Params, Settings
+from maskfer.data.table import table_sha256
 from maskfer.errors import StageFailed
-from pipelines.retrain import Arguments, arguments, graph
+from maskfer.promotion import PromotionPolicy
+from pipelines.retrain import Recipe, Table, graph, recipe
 from pipelines.watch import Step, StepWatch
 
 LOG: Final = "retrain.log"
+CACHE: Final = "cache/pipeline"
 
 
 @dataclass(frozen=True)
@@ -34,26 +37,26 @@ class LocalRun:
     log: Path
 
 
-def run(faces: Path, *, params: Params, policy: str, settings: Settings, out: Path | None = None) -> LocalRun:
+def run(
+    faces: Path, *, params: Params, policy: PromotionPolicy, settings: Settings, out: Path | None = None
+) -> LocalRun:
     """Run the graph on a faces table and put its results at `out` (default: the run's own folder).
 
     Raises `StageFailed` with the failing step's name, its last lines and the log's path; `out` is then
     as it was before.
     """
-    home = settings.home.resolve()
-    runs = home / "runs"
-    root = runs / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    root.mkdir(parents=True)
-    wanted = arguments(
-        faces_uri=str(faces.resolve()),
-        dataset_sha256=provenance.table_sha256(faces),
-        params=params,
-        policy=policy,
+    root = (
+        settings.home.resolve()
+        / "runs"
+        / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     )
+    root.mkdir(parents=True)
+    table = Table(faces_uri=str(faces.resolve()), dataset_sha256=table_sha256(faces))
+    made_by = recipe(params, policy=policy)
     log = root / LOG
     with log.open("w", encoding="utf-8") as file:
         watch = StepWatch(log=file, terminal=sys.stdout)
-        evaluation, decision = _execute(wanted, root=root, cache=home / "cache", watch=watch, log=log)
+        evaluation, decision = _execute(made_by, table, root=root, watch=watch, log=log)
     folder = out.resolve() if out is not None else root / "results"
     with atomic.new_folder(folder) as work:
         for source in (evaluation, decision):
@@ -62,19 +65,19 @@ def run(faces: Path, *, params: Params, policy: str, settings: Settings, out: Pa
     return LocalRun(folder=folder, steps=tuple(watch.steps), log=log)
 
 
-def _execute(wanted: Arguments, *, root: Path, cache: Path, watch: StepWatch, log: Path) -> tuple[Path, Path]:
+def _execute(made_by: Recipe, table: Table, *, root: Path, watch: StepWatch, log: Path) -> tuple[Path, Path]:
     with tempfile.TemporaryDirectory(prefix="maskfer-retrain-") as scratch:
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
             pipeline_root=str(root),
             workspace_root=str(Path(scratch) / "workspace"),
             enable_caching=True,
-            cache_root=str(cache),
+            cache_root=str(root.parent.parent / CACHE),
         )
         try:
             # The runner leaves a folder behind per step, under TMPDIR; Python buffers what goes to a pipe.
             with _environment(TMPDIR=scratch, PYTHONUNBUFFERED="1"), _everything_printed_goes_to(watch):
-                outputs = graph(wanted)(**wanted.as_dict()).outputs
+                outputs = graph(made_by)(**asdict(table)).outputs
         except RuntimeError as error:
             failed = next((step.name for step in watch.steps if not step.succeeded), None)
             if failed is None:

@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import kfp
@@ -9,11 +10,17 @@ from kfp_server_api.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from maskfer.errors import ServiceUnavailable
-from pipelines.retrain import NAME, Arguments, Cluster, compile_to
+from pipelines.retrain import NAME, Cluster, Recipe, Table, compile_to
 
 
 def submit(
-    host: str, *, defaults: Arguments, cluster: Cluster, experiment: str, namespace: str | None = None
+    host: str,
+    *,
+    recipe: Recipe,
+    table: Table,
+    cluster: Cluster,
+    experiment: str,
+    namespace: str | None = None,
 ) -> str:
     """Compile the graph, create a run of it at `host`, and return the run's address there.
 
@@ -24,12 +31,12 @@ def submit(
         # kfp warns at every construction which server versions it speaks to.
         warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
         package = Path(folder) / f"{NAME}.yaml"
-        compile_to(package, defaults=defaults, cluster=cluster)
+        compile_to(package, defaults=recipe, cluster=cluster)
         try:
             client = kfp.Client(host=address, namespace=namespace or "kubeflow")
             run = client.create_run_from_pipeline_package(
                 str(package),
-                arguments=defaults.as_dict(),
+                arguments={**asdict(table), **asdict(recipe)},
                 run_name=NAME,
                 experiment_name=experiment,
                 namespace=namespace,

