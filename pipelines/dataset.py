@@ -35,7 +35,10 @@ def faces_table(
     steps = (
         _step("ingest", folder / "records", lambda out: ingest.run(data, out, params=params), say),
         _step(
-            "align", folder / "aligned", lambda out: align.run(folder / "records", out, params=params), say
+            "align",
+            folder / "aligned",
+            lambda out: align.run(folder / "records", out, raw=data, params=params),
+            say,
         ),
         _step(
             "wear_masks",

