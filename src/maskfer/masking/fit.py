@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32
 
 from maskfer.labels import Orientation
 
+Point = Float[np.ndarray, " 2"]
 Chart = Float[np.ndarray, "n 2"]
 """s, t."""
 
@@ -44,14 +45,14 @@ class _Half:
     edge: Curve
     top: Curve
     bottom: Curve
-    ear: Float[np.ndarray, "2"]
+    ear: Point
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """How one mask is worn by one face."""
 
-    nose: Float[np.ndarray, "2"]
+    nose: Point
     """The origin: the point on the bridge of the nose where the mask begins, pixels."""
     height_px: float
     """Length of the nose-jaw line."""
@@ -102,16 +103,16 @@ class Fit:
         """Undo `from_upright`."""
         return np.asarray((points - self.nose) @ self._axes.T / self.height_px**2)
 
-    def direction(self, vector: Float[np.ndarray, "2"]) -> tuple[float, float]:
+    def direction(self, vector: Point) -> tuple[float, float]:
         """Turn a direction in the picture into one along s and t; its length stays."""
         across, down = vector @ self._axes.T / self.height_px
         return float(across), float(down)
 
     def texture_s(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Return where the template's picture is read for chart coordinate `s`: the hidden part is left out."""
+        """Return where the template's picture is read for `s`: what the face hides is left out."""
         return np.where(s < 0, s * self.far_extent, s)
 
-    def ear(self, *, near: bool) -> Float[np.ndarray, "2"]:
+    def ear(self, *, near: bool) -> Point:
         """Return the root of an ear in the upright frame, near side at positive x."""
         return self._near.ear if near else self._far.ear
 
@@ -168,9 +169,11 @@ def fit_mask(
 
 
 _MIRROR = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+    [
+        *(*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31),
+        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),
+    ]
 )
 """iBUG-68 index of each landmark's mirror image."""
 
@@ -195,7 +198,7 @@ def _along(polyline: Float[np.ndarray, "k 2"], at: Float[np.ndarray, " n"]) -> F
     return np.asarray(polyline[k] + (at - k)[:, None] * (polyline[k + 1] - polyline[k]))
 
 
-def _smooth(values: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9"]:
+def _smooth(values: Float[np.ndarray, " 9"]) -> Float[np.ndarray, " 9"]:
     """Round the corners of a sampled curve; its ends stay."""
     smooth = values.copy()
     smooth[1:-1] = 0.2 * values[:-2] + 0.6 * values[1:-1] + 0.2 * values[2:]
@@ -203,7 +206,7 @@ def _smooth(values: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9"]:
 
 
 def _centre_line(upright: Float[np.ndarray, "68 2"], *, depth: float) -> Curve:
-    """The line from the bridge over the tip of the nose to under the chin, bulging to where the face looks."""
+    """The line from the bridge over the tip of the nose to the chin, bulging to where the face looks."""
     tip_x, tip_y = upright[30]
     tip_y = float(np.clip(tip_y, 0.2, 0.5))
     y = np.interp(_KNOTS, [0.0, 0.38, 1.0], [0.0, tip_y, 1.03])

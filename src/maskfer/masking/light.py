@@ -42,7 +42,7 @@ def read_light(
 ) -> FaceLight:
     """Read the light inside the polygon `face` without `lips`, both in pixels of `grey`.
 
-    `picture_white` is the luminance of the picture's bright parts: beside it a dark skin is told from a dark room.
+    `picture_white` is the luminance of the picture's bright parts: it tells a dark skin from a dark room.
     """
     height, width = grey.shape
     scale = np.array([_CELLS / width, _CELLS / height]) * 16
@@ -89,7 +89,9 @@ def blur_sigma(grey: UInt8[np.ndarray, "h w"]) -> float:
     patch = grey.astype(np.float32)
     across, down = np.abs(patch[:, 2:] - patch[:, :-2]) / 2, np.abs(patch[2:] - patch[:-2]) / 2
     contrast = float(np.ptp(cv2.GaussianBlur(patch, (3, 3), 0)))
-    steepest = float(max(np.partition(across.ravel(), -4)[-4:].mean(), np.partition(down.ravel(), -4)[-4:].mean()))
+    steepest = float(
+        max(np.partition(across.ravel(), -4)[-4:].mean(), np.partition(down.ravel(), -4)[-4:].mean())
+    )
     # A step of height c blurred by sigma is steepest with c / (sigma * sqrt(2 pi)).
     return float(np.clip(0.75 * contrast / (math.sqrt(2 * math.pi) * max(steepest, 1.0)), 0.0, 3.0))
 

@@ -10,6 +10,7 @@ import colorsys
 import re
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Final, Literal, Self, get_args
 
 import numpy as np
@@ -21,6 +22,8 @@ MaskType = Literal["surgical", "kn95", "n95", "cloth", "duckbill"]
 MASK_TYPES: Final[tuple[MaskType, ...]] = get_args(MaskType)
 Pattern = Literal["stripes", "checks", "dots", "floral", "camouflage", "marble"]
 PATTERNS: Final[tuple[Pattern, ...]] = get_args(Pattern)
+Color = Float[np.ndarray, " 3"]
+"""Blue, green, red, 0 to 255."""
 Fastening = Literal["loops", "straps", "none"]
 
 _COLORS: Final[dict[str, tuple[tuple[str, float], ...]]] = {
@@ -57,14 +60,17 @@ class MaskStyle:
             raise ValueError(f"mask colour {self.color!r} is not of the form #rrggbb, e.g. #a9d4ea")
 
     @property
-    def bgr(self) -> Float[np.ndarray, "3"]:
+    def bgr(self) -> Color:
         """The colour as OpenCV orders it, 0 to 255."""
         return np.array([int(self.color[k : k + 2], 16) for k in (5, 3, 1)], dtype=np.float64)
 
     @classmethod
-    def random(cls, params: MaskingParams, rng: np.random.Generator) -> Self:
-        """Draw a type, its colour and perhaps a pattern, as `params` says."""
-        mask_type = params.types[int(rng.integers(len(params.types)))]
+    def random(
+        cls, params: MaskingParams, rng: np.random.Generator, *, mask_type: MaskType | None = None
+    ) -> Self:
+        """Draw a type (unless it is given), its colour and perhaps a pattern, as `params` says."""
+        if mask_type is None:
+            mask_type = params.types[int(rng.integers(len(params.types)))]
         if rng.random() < params.any_color:
             hue, saturation, value = rng.random(), rng.uniform(0.1, 0.9), rng.uniform(0.15, 0.95)
             red, green, blue = colorsys.hsv_to_rgb(float(hue), float(saturation), float(value))
@@ -181,13 +187,17 @@ _SQUARE_ENDS = ((0.92, 0.03), (0.89, 0.9))
 _POINTED_ENDS = ((0.98, 0.16), (0.98, 0.34))
 
 
-_PLEATED = Template("three_pleats", _SURGICAL, 0.02, "loops", _SQUARE_ENDS, pleats=(0.27, 0.5, 0.72), cup=0.8, crumple=0.6)
+_PLEATED = Template(
+    "three_pleats", _SURGICAL, 0.02, "loops", _SQUARE_ENDS, pleats=(0.27, 0.5, 0.72), cup=0.8, crumple=0.6
+)
 _KN95 = Template("folded", _FOLDED, 0.06, "loops", _POINTED_ENDS, ridge=1.0, cup=0.9)
 _N95 = Template("cup", _CUP, 0.1, "straps", ((0.66, 0.2), (0.82, 0.78)), cup=1.5, crumple=0.05)
 _SEWN = Template(
     "plain", _CLOTH, 0.05, "loops", _POINTED_ENDS, cup=0.9, crumple=0.6, has_wire=False, stitched=True
 )
-_BEAK = Template("beak", _DUCKBILL, 0.16, "straps", ((0.93, 0.33), (0.93, 0.47)), creases=(0.24, 0.68), cup=1.1)
+_BEAK = Template(
+    "beak", _DUCKBILL, 0.16, "straps", ((0.93, 0.33), (0.93, 0.47)), creases=(0.24, 0.68), cup=1.1
+)
 
 _TEMPLATES: Final[dict[str, tuple[Template, ...]]] = {
     "surgical": (
@@ -205,7 +215,9 @@ _TEMPLATES: Final[dict[str, tuple[Template, ...]]] = {
         _SEWN,
         replace(_SEWN, name="seamed", ridge=0.6),
         replace(_SEWN, name="pleated", half=_SURGICAL, anchors=_SQUARE_ENDS, pleats=(0.34, 0.62), cup=0.8),
-        replace(_SEWN, name="stretch", half=_STRETCH, fastening="none", ridge=0.35, crumple=0.2, stitched=False),
+        replace(
+            _SEWN, name="stretch", half=_STRETCH, fastening="none", ridge=0.35, crumple=0.2, stitched=False
+        ),
     ),
     "duckbill": (_BEAK, replace(_BEAK, name="beak_loops", fastening="loops")),
 }
@@ -219,9 +231,13 @@ def templates_of(mask_type: MaskType) -> tuple[Template, ...]:
 @cache
 def _outline(half: tuple[tuple[float, float, bool], ...]) -> Float[np.ndarray, "n 2"]:
     points = np.array([(s, t) for s, t, _ in half])
-    corners = [0, *(k for k, (_, _, corner) in enumerate(half) if corner and 0 < k < len(half) - 1), len(half) - 1]
+    corners = [
+        0,
+        *(k for k, (_, _, corner) in enumerate(half) if corner and 0 < k < len(half) - 1),
+        len(half) - 1,
+    ]
     pieces = []
-    for first, last in zip(corners, corners[1:], strict=False):
+    for first, last in pairwise(corners):
         piece = points[first : last + 1]
         before = piece[1] * [-1, 1] if first == 0 and not half[0][2] else 2 * piece[0] - piece[1]
         is_end = last == len(half) - 1 and not half[-1][2]
@@ -237,6 +253,8 @@ def _catmull_rom(knots: Float[np.ndarray, "k 2"], *, steps: int) -> Float[np.nda
     u = np.linspace(0, 1, steps, endpoint=False)[:, None]
     before, start, end, after = (knots[k : len(knots) - 3 + k, None] for k in range(4))
     curve = start + 0.5 * u * (
-        end - before + u * (2 * before - 5 * start + 4 * end - after + u * (3 * (start - end) + after - before))
+        end
+        - before
+        + u * (2 * before - 5 * start + 4 * end - after + u * (3 * (start - end) + after - before))
     )
     return np.asarray(curve.reshape(-1, 2))

@@ -57,7 +57,9 @@ def chart_grid(width: int) -> tuple[Texture, Texture]:
     rows, columns = texture_shape(width)
     s = np.linspace(-S_MAX, S_MAX, columns, dtype=np.float32)
     t = np.linspace(T_MIN, T_MAX, rows, dtype=np.float32)
-    return np.asarray(np.broadcast_to(s, (rows, columns))), np.asarray(np.broadcast_to(t[:, None], (rows, columns)))
+    return np.asarray(np.broadcast_to(s, (rows, columns))), np.asarray(
+        np.broadcast_to(t[:, None], (rows, columns))
+    )
 
 
 @lru_cache(maxsize=128)
@@ -149,8 +151,8 @@ def pattern_weights(pattern: Pattern, width: int, rng: np.random.Generator) -> t
 
 def _bulge(r: Texture, t: Texture) -> Texture:
     """Height of a sheet held out by nose and chin and tied back at the ears."""
-    down = np.interp(t, [-0.15, 0.0, 0.35, 0.75, 1.05, 1.2], [0.1, 0.3, 0.62, 0.56, 0.25, 0.0]).astype(np.float32)
-    down = cv2.GaussianBlur(down, (0, 0), down.shape[0] / 14)
+    profile = np.interp(t, [-0.15, 0.0, 0.35, 0.75, 1.05, 1.2], [0.1, 0.3, 0.62, 0.56, 0.25, 0.0])
+    down = cv2.GaussianBlur(profile.astype(np.float32), (0, 0), t.shape[0] / 14)
     nose = 0.1 * np.exp(-((r / 0.16) ** 2) - ((t - 0.12) / 0.2) ** 2)
     return np.asarray(down * (1 - 0.75 * np.minimum(r, 1.1) ** 2.2) + nose, dtype=np.float32)
 
@@ -158,7 +160,9 @@ def _bulge(r: Texture, t: Texture) -> Texture:
 def _line(distance: Texture, half_width: float, pixel: float) -> Texture:
     """A soft line, never thinner than the texture can show."""
     sigma = max(half_width, 0.7 * pixel)
-    return np.asarray(np.exp(-((distance / sigma) ** 2)) * min(1.0, half_width / (0.5 * pixel)), dtype=np.float32)
+    return np.asarray(
+        np.exp(-((distance / sigma) ** 2)) * min(1.0, half_width / (0.5 * pixel)), dtype=np.float32
+    )
 
 
 def _pleat(r: Texture, t: Texture, at: float, pixel: float) -> tuple[Texture, Texture]:
@@ -170,8 +174,8 @@ def _pleat(r: Texture, t: Texture, at: float, pixel: float) -> tuple[Texture, Te
     step = np.where(t < line, 0.035 * (1 - ramp) ** 1.5, 0.0) * strength
     shadow = 0.2 * strength * _line(t - line - 0.012, 0.02, pixel)
     glow = -0.06 * strength * _line(t - line + 0.03, 0.03, pixel)
-    step = cv2.GaussianBlur(step.astype(np.float32), (0, 0), max(0.6, 0.012 / pixel))
-    return step, np.asarray(shadow + glow, dtype=np.float32)
+    rounded = cv2.GaussianBlur(step.astype(np.float32), (0, 0), max(0.6, 0.012 / pixel))
+    return np.asarray(rounded), np.asarray(shadow + glow, dtype=np.float32)
 
 
 def _hem(template: Template, inside: Texture, s: Texture, t: Texture, pixel: float) -> Texture:
@@ -184,7 +188,12 @@ def _hem(template: Template, inside: Texture, s: Texture, t: Texture, pixel: flo
 
 
 def _add_valve(
-    valve: tuple[float, float, float], s: Texture, t: Texture, height: Texture, ambient: Texture, trim: Texture
+    valve: tuple[float, float, float],
+    s: Texture,
+    t: Texture,
+    height: Texture,
+    ambient: Texture,
+    trim: Texture,
 ) -> None:
     at_s, at_t, radius = valve
     distance = np.hypot(0.95 * (s - at_s), t - at_t)

@@ -1,4 +1,4 @@
-"""From pixels back to the template: a thin-plate spline solved on a few points, evaluated on a coarse grid."""
+"""From pixels back to the template: a thin-plate spline on a few points, read on a coarse grid."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from maskfer.errors import InputError
 from maskfer.faces.face import Image
 from maskfer.labels import Orientation
 from maskfer.masking import light as lighting
-from maskfer.masking.fit import Fit, fit_mask
-from maskfer.masking.templates import MaskStyle, Template, templates_of
+from maskfer.masking.fit import Fit, Point, fit_mask
+from maskfer.masking.templates import Color, MaskStyle, Template, templates_of
 from maskfer.masking.textures import pattern_weights, relief, texture_size, wrinkles
 from maskfer.masking.warp import texture_maps
 
@@ -51,7 +51,7 @@ class _Rectangle:
         return slice(self.left, self.left + self.width)
 
     @property
-    def corner(self) -> Float[np.ndarray, "2"]:
+    def corner(self) -> Point:
         return np.array([self.left, self.top], dtype=np.float64)
 
 
@@ -83,7 +83,9 @@ def wear_mask(
     fit = fit_mask(landmarks, orientation, rise=rise, slant=slant, depth=template.depth)
     outline = fit.to_image(_worn(template.outline(), rng))
     straps = _straps(fit, template, rng)
-    frame = _rectangle(np.vstack([outline, *(strap.path for strap in straps)]), image, margin=0.06 * fit.height_px)
+    frame = _rectangle(
+        np.vstack([outline, *(strap.path for strap in straps)]), image, margin=0.06 * fit.height_px
+    )
     patch = image[frame.rows, frame.columns]
     luminance = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY)
     points = landmarks.astype(np.float64)
@@ -126,7 +128,9 @@ def _check_face(landmarks: Landmarks, image: Image) -> None:
     nose_jaw = float(np.hypot(*(landmarks[8] - landmarks[28])))
     jaw = float(np.hypot(*(landmarks[16] - landmarks[0])))
     if nose_jaw < MIN_HEIGHT_PX or jaw < 0.6 * MIN_HEIGHT_PX:
-        raise CannotWear(f"the face is too small: {nose_jaw:.1f} px from nose to jaw, at least {MIN_HEIGHT_PX:g}")
+        raise CannotWear(
+            f"the face is too small: {nose_jaw:.1f} px from nose to jaw, at least {MIN_HEIGHT_PX:g}"
+        )
     if nose_jaw > 8 * jaw or jaw > 8 * nose_jaw:
         raise CannotWear(f"the landmarks make no face: {jaw:.0f} px wide, {nose_jaw:.0f} px from nose to jaw")
     centre = landmarks[[30, 62]].mean(axis=0)
@@ -157,8 +161,8 @@ def _straps(fit: Fit, template: Template, rng: np.random.Generator) -> list[_Str
         ear = fit.ear(near=near)
         reach = [(0.0, -0.04), (0.0, 0.16)] if is_loop else [(0.02, -0.36), (-0.02, 0.42)]
         for start, (dx, dy), slack in zip(starts, reach, lengths, strict=True):
-            end = ear + [sign * dx, dy + slack]
-            middle = 0.5 * (start + end) + [0.0, 0.02 if is_loop else 0.0]
+            end = ear + np.array([sign * dx, dy + slack])
+            middle = 0.5 * (start + end) + np.array([0.0, 0.02 if is_loop else 0.0])
             u = np.linspace(0, 1, 9)[:, None]
             path = (1 - u) ** 2 * start + 2 * u * (1 - u) * middle + u**2 * end
             straps.append(_Strap(fit.from_upright(path), max(0.9, thickness)))
@@ -177,7 +181,7 @@ def _rectangle(points: Float[np.ndarray, "n 2"], image: Image, *, margin: float)
 
 def _fixed(points: Float[np.ndarray, "n 2"]) -> np.ndarray:
     """Pixels in the 28.4 fixed point that OpenCV draws with."""
-    return np.rint(points * 16).astype(np.int32)
+    return np.asarray(np.rint(points * 16).astype(np.int32))
 
 
 def _filled(polygon: Float[np.ndarray, "n 2"], frame: _Rectangle, sigma: float) -> Plane:
@@ -190,7 +194,7 @@ def _opacity(alpha: UInt8[np.ndarray, "rows columns"], sigma: float) -> Plane:
     """Return a drawing as opacity, its edges as soft as the photograph's."""
     if sigma > 0.35:
         alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), sigma))
-    return np.multiply(alpha, np.float32(1 / 255), dtype=np.float32)
+    return np.asarray(np.multiply(alpha, np.float32(1 / 255), dtype=np.float32))
 
 
 def _outside_eyes(frame: _Rectangle, points: Float[np.ndarray, "68 2"]) -> Plane:
@@ -216,7 +220,7 @@ class _Cloth:
     shade: Plane
     weights: list[Plane]
     """Of every colour but the first, over the one before."""
-    colors: list[Float[np.ndarray, "3"]]
+    colors: list[Color]
 
 
 def _cloth(
@@ -235,9 +239,10 @@ def _cloth(
     towards = np.array([float(np.clip(1.3 * light.slope[0], -0.9, 0.9)), -0.5 + float(rng.normal(0, 0.12))])
     towards_s, towards_t = fit.direction(towards)
     crumple = np.float32(template.crumple * rng.uniform(0.2, 1.5))
-    shade = 1 - 0.42 * towards_s * (surface.slope_s + crumple * crease_s)
-    shade -= 0.42 * towards_t * (surface.slope_t + crumple * crease_t)
-    shade = np.clip(shade, 0.3, 1.7) * surface.ambient
+    depth = rng.uniform(0.3, 0.6)  # soft light or hard
+    shade = 1 - np.float32(depth * towards_s) * (surface.slope_s + crumple * crease_s)
+    shade -= np.float32(depth * towards_t) * (surface.slope_t + crumple * crease_t)
+    shade = np.clip(shade, 0.3, 1.7) * (1 + np.float32(rng.uniform(0.7, 1.6)) * (surface.ambient - 1))
     rows = shade.shape[0]
     shade *= 1 / float(shade[rows // 5 : -rows // 5, width // 5 : -width // 5].mean())
     channels, colors = [shade], [style.bgr]
@@ -257,11 +262,11 @@ def _cloth(
 
 
 def _film(light: Plane) -> Plane:
-    """Compress what is brighter than an even light, as a photograph does, so that white cloth keeps its folds."""
-    return np.minimum(light, np.float32(0.55) + np.float32(0.45) * light)
+    """Compress what is brighter than an even light, as a photograph does: white cloth keeps its folds."""
+    return np.asarray(np.minimum(light, np.float32(0.55) + np.float32(0.45) * light))
 
 
-def _print_colors(base: Float[np.ndarray, "3"], rng: np.random.Generator) -> list[Float[np.ndarray, "3"]]:
+def _print_colors(base: Color, rng: np.random.Generator) -> list[Color]:
     """Two colours that can be told from the cloth's."""
     is_dark = float(base.mean()) < 120
     first = rng.uniform(140, 250, 3) if is_dark else rng.uniform(10, 150, 3)
@@ -270,13 +275,13 @@ def _print_colors(base: Float[np.ndarray, "3"], rng: np.random.Generator) -> lis
     return [first, rng.uniform(20, 245, 3)]
 
 
-def _trim_color(style: MaskStyle, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+def _trim_color(style: MaskStyle, rng: np.random.Generator) -> Color:
     """A valve is of the mask's colour, or white, grey or black plastic."""
     shade = [style.bgr * 0.93, np.full(3, 228.0), np.full(3, 165.0), np.full(3, 40.0)]
     return shade[int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))]
 
 
-def _strap_color(style: MaskStyle, template: Template, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+def _strap_color(style: MaskStyle, template: Template, rng: np.random.Generator) -> Color:
     own, white = style.bgr, np.full(3, 236.0)
     if template.fastening == "straps":
         choices = [white, np.array([90.0, 200.0, 225.0]), np.full(3, 40.0), np.array([190.0, 120.0, 60.0])]
@@ -305,7 +310,7 @@ def _shadow(covering: Plane, strap: Plane, fit: Fit, rng: np.random.Generator) -
 class _Layer:
     opacity: Plane
     light: Plane
-    colors: list[Float[np.ndarray, "3"]]
+    colors: list[Color]
     weights: list[Plane]
     """Of every colour but the first, over the ones before."""
 
@@ -328,7 +333,7 @@ def _compose(
     return np.asarray(cv2.merge(planes))
 
 
-def _luminance(color: Float[np.ndarray, "3"]) -> float:
+def _luminance(color: Color) -> float:
     return float(color @ [0.114, 0.587, 0.299])
 
 
