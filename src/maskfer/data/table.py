@@ -26,6 +26,7 @@ from maskfer.errors import DatasetError
 from maskfer.labels import label_column
 
 SCHEMA_VERSION: Final = 1
+FILE_NAME: Final = "faces.parquet"
 LANDMARKS: Final = 68
 
 SPLITS: Final = ("train", "val", "test")
