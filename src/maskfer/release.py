@@ -29,6 +29,7 @@ WEIGHTS: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
 METADATA: Final = "model.json"
 CARD: Final = "MODEL_CARD.md"
+PLOTS: Final = "plots/"
 _REQUIRED: Final = (WEIGHTS, ONNX, CARD)
 
 
@@ -194,7 +195,7 @@ def write(
         _put(work / ONNX, onnx)
         _put(work / CARD, (card or _unjudged_card(description.name)).encode("utf-8"))
         for plot, source in (plots or {}).items():
-            _put(work / "plots" / plot, source)
+            _put(work / PLOTS / plot, source)
         files = {
             file.relative_to(work).as_posix(): file_sha256(file)
             for file in sorted(work.rglob("*"))
@@ -208,7 +209,8 @@ def write(
 def judged(
     release: Release, out: Path, *, metrics: Mapping[str, Any], card: str, plots: Mapping[str, Path]
 ) -> Release:
-    """Write a copy of `release` at `out` that carries its figures, its model card and its plots."""
+    """Write a copy of `release` at `out` with figures, a model card, and `plots` beside those it has."""
+    kept = {name.removeprefix(PLOTS): release.path / name for name in release.files if name.startswith(PLOTS)}
     described = release.metadata.model_dump(exclude={"files", "format_version"})
     return write(
         out,
@@ -216,7 +218,7 @@ def judged(
         weights=release.weights,
         onnx=release.onnx,
         card=card,
-        plots=plots,
+        plots={**kept, **plots},
     )
 
 

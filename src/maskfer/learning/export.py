@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -36,7 +35,7 @@ def write_release(
     params: Params,
     lineage: release.Lineage,
     name: str = "maskfer",
-    metrics: Mapping[str, Any] | None = None,
+    plots: Mapping[str, Path] | None = None,
 ) -> release.Release:
     """Write `model` as a release folder at `out`, whole or not at all.
 
@@ -52,9 +51,8 @@ def write_release(
         crop_context=params.data.crop_context,
         params=params.model_dump(mode="json"),
         lineage=lineage,
-        metrics=dict(metrics or {}),
     )
-    return release.write(out, description=description, weights=weights_bytes(model), onnx=graph)
+    return release.write(out, description=description, weights=weights_bytes(model), onnx=graph, plots=plots)
 
 
 def to_onnx(model: MaskAwareNet, *, crop_size: int) -> bytes:

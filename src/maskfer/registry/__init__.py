@@ -5,7 +5,7 @@ elsewhere it is the server that `MASKFER_TRACKING_URI` names.
 """
 
 from maskfer.registry.history import Event, History, Reign
-from maskfer.registry.registry import Registry
+from maskfer.registry.registry import Registry, open_release
 from maskfer.registry.versions import CHAMPION, ModelVersion, Reference
 
-__all__ = ["CHAMPION", "Event", "History", "ModelVersion", "Reference", "Registry", "Reign"]
+__all__ = ["CHAMPION", "Event", "History", "ModelVersion", "Reference", "Registry", "Reign", "open_release"]

@@ -25,6 +25,10 @@ class Event:
     """Whether a person overruled or skipped the policy."""
     release_sha256: str | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return asdict(self) | {"at": self.at.isoformat()}
+
 
 @dataclass(frozen=True, slots=True)
 class Reign:
@@ -85,8 +89,7 @@ class History:
             "discrepancy": self.discrepancy,
             "reigns": [
                 {
-                    **asdict(reign.event),
-                    "at": reign.since.isoformat(),
+                    **reign.event.to_json(),
                     "until": reign.until.isoformat() if reign.until else None,
                     "exists": reign.version in self.existing,
                 }

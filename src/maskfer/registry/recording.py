@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from maskfer.registry.history import Event
@@ -47,12 +46,7 @@ def fill_run(client: MlflowClient, run_id: str, release: Release) -> None:
         tags=[RunTag(key, value) for key, value in lineage_tags(metadata.lineage).items()],
     )
     client.log_inputs(run_id, [_dataset_input(metadata.lineage)])
-    log_folder(client, run_id, release.path, to=RELEASE_FOLDER)
-
-
-def log_folder(client: MlflowClient, run_id: str, folder: Path, *, to: str) -> None:
-    """Copy a folder's files into a run."""
-    client.log_artifacts(run_id, str(folder), artifact_path=to)
+    client.log_artifacts(run_id, str(release.path), artifact_path=RELEASE_FOLDER)
 
 
 @contextmanager

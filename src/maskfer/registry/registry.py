@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +143,7 @@ class Registry:
             return self._version(created)
 
     def record_decision(
-        self, version: ModelVersion, decision: Mapping[str, Any], *, files: Path | None = None
+        self, version: ModelVersion, decision: Mapping[str, Any], *, files: Sequence[Path] = ()
     ) -> ModelVersion:
         """Write what was decided about a version, with its numbers, on the version; `files` go to its run.
 
@@ -158,8 +158,8 @@ class Registry:
         with self._speaking():
             for key, value in tags.items():
                 self._client.set_model_version_tag(version.name, str(version.version), key, value)
-            if files is not None and version.run_id is not None:
-                recording.log_folder(self._client, version.run_id, files, to="decision")
+            for file in files if version.run_id else ():
+                self._client.log_artifact(str(version.run_id), str(file), artifact_path="decision")
         return self.resolve(str(version))
 
     def promote(
@@ -190,7 +190,7 @@ class Registry:
     def rollback(self, *, reason: str, name: str | None = None) -> Event:
         """Make the latest earlier champion that still exists the champion again, and record why."""
         name = name or self.settings.model_name
-        self.resolve_model(name)
+        self.require_model(name)
         with self._only_promoter(name):
             history = self.history(name)
             target = history.earlier_champion
@@ -211,7 +211,7 @@ class Registry:
     def history(self, name: str | None = None) -> History:
         """Return who was champion when, and why; deleted versions and deleted runs stay in it."""
         name = name or self.settings.model_name
-        self.resolve_model(name)
+        self.require_model(name)
         with self._speaking():
             events = recording.events(self._client, name)
         existing = self.versions(name)
@@ -223,7 +223,7 @@ class Registry:
             frozenset(version.version for version in existing),
         )
 
-    def resolve_model(self, name: str) -> None:
+    def require_model(self, name: str) -> None:
         """Raise `ModelNotFound` where no model has this name."""
         with self._speaking():
             self._client.get_registered_model(name)
@@ -338,6 +338,14 @@ class Registry:
             source=version.source or "",
             tags=dict(version.tags),
         )
+
+
+def open_release(reference: str, *, settings: Settings) -> Release:
+    """Return the verified release of `NAME@ALIAS`, `NAME@VERSION` or a folder."""
+    if "@" not in reference:
+        return releases.read(Path(reference))
+    registry = Registry(settings)
+    return registry.download(registry.resolve(reference))
 
 
 def _version_tags(release: Release) -> dict[str, str]:
