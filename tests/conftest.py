@@ -8,6 +8,8 @@ import pytest
 
 from maskfer.release import Release
 
+pytest_plugins = ("tests.known",)
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

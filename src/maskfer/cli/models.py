@@ -136,7 +136,7 @@ def promote(
 
 
 @models.command(
-    epilog="Examples:\n\n`maskfer models rollback`\n\n`maskfer models rollback --reason 'v4 misses side faces'`"
+    epilog="Examples:\n\n`maskfer models rollback`\n\n`maskfer models rollback --reason 'misses side faces'`"
 )
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "rollback, no reason given",

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from maskfer.evaluation.judge import Evaluation
 from maskfer.metrics import Figures, calibration_table
@@ -18,6 +19,8 @@ _INK: Final = "#1f2933"
 _QUIET: Final = "#9aa5b1"
 _MASKED: Final = "#2364aa"
 _UNMASKED: Final = "#e07a1f"
+_ACCURACY: Final = "#2a7f62"
+_MACRO_F1: Final = "#8fc1a9"
 _EXAMPLES: Final = 6
 
 
@@ -55,7 +58,7 @@ def _confusion(evaluation: Evaluation) -> Figure | None:
         return None
     classes = evaluation.predictions.classes
     side = 1.6 + 0.75 * len(classes)
-    figure = Figure(figsize=(side * len(parts) + 0.6, side), layout="constrained")
+    figure = Figure(figsize=(side * len(parts) + 0.6, side), layout=_layout())
     for axes, (name, part, _) in zip(_row(figure, len(parts)), parts, strict=True):
         share = part.confusion / np.maximum(part.confusion.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -83,7 +86,7 @@ def _calibration(evaluation: Evaluation, *, bins: int) -> Figure | None:
     parts = _parts(evaluation)
     if not parts:
         return None
-    figure = Figure(figsize=(5.2, 5.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.6), layout=_layout())
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=_QUIET, linewidth=1, linestyle=(0, (4, 3)))
     upper.text(0.03, 0.085, "confidence = accuracy", color=_QUIET, fontsize=8, rotation=45)
@@ -95,12 +98,14 @@ def _calibration(evaluation: Evaluation, *, bins: int) -> Figure | None:
             calibration_table(predictions.labels[rows], predictions.probabilities[rows], bins=bins)
         )
         label = f"{name}: ECE {part.ece:.3f}"
-        upper.plot(table[:, 0], table[:, 1], color=colour, linewidth=1.5, label=label)
-        upper.scatter(table[:, 0], table[:, 1], s=12 + 120 * table[:, 2] / part.n, color=colour, zorder=3)
+        upper.plot(table[:, 0], table[:, 1], color=colour, linewidth=1, alpha=0.4)
+        size = 10 + 140 * table[:, 2] / part.n
+        upper.scatter(table[:, 0], table[:, 1], s=size, color=colour, zorder=3, label=label, clip_on=False)
         width = 0.4 / bins
-        lower.bar(table[:, 0] + (offset - 0.5) * width, table[:, 2] / part.n, width=width, color=colour)
+        center = (np.ceil(table[:, 0] * bins) - 0.5) / bins
+        lower.bar(center + (offset - 0.5) * width, table[:, 2] / part.n, width=width, color=colour)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share answered right")
-    upper.legend(frameon=False, loc="upper left", fontsize=9)
+    upper.legend(frameon=False, loc="upper left", fontsize=9, markerscale=0.6)
     lower.set(xlabel="confidence of the answer", ylabel="share of\nfaces")
     for axes in (upper, lower):
         _plain(axes)
@@ -117,11 +122,11 @@ def _slices(evaluation: Evaluation) -> Figure | None:
     drawn = {name: part for name, part in named.items() if part.n}
     if not drawn:
         return None
-    figure = Figure(figsize=(7.2, 1.1 + 0.42 * len(drawn)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.1 + 0.42 * len(drawn)), layout=_layout())
     axes = figure.subplots()
     places = np.arange(len(drawn))[::-1]
-    _bars(axes, places + 0.19, [part.accuracy or 0.0 for part in drawn.values()], "accuracy", _MASKED)
-    _bars(axes, places - 0.19, [part.macro_f1 or 0.0 for part in drawn.values()], "macro-F1", _UNMASKED)
+    _bars(axes, places + 0.19, [part.accuracy or 0.0 for part in drawn.values()], "accuracy", _ACCURACY)
+    _bars(axes, places - 0.19, [part.macro_f1 or 0.0 for part in drawn.values()], "macro-F1", _MACRO_F1)
     axes.set_yticks(places, [f"{name}  (n = {part.n})" for name, part in drawn.items()])
     _finish_bars(figure, axes)
     return figure
@@ -132,7 +137,7 @@ def _classes(evaluation: Evaluation) -> Figure | None:
     if not parts:
         return None
     classes = evaluation.predictions.classes
-    figure = Figure(figsize=(7.2, 1.1 + 0.5 * len(classes)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.1 + 0.5 * len(classes)), layout=_layout())
     axes = figure.subplots()
     places = np.arange(len(classes))[::-1]
     shifts = [0.19, -0.19] if len(parts) == 2 else [0.0]
@@ -150,7 +155,7 @@ def _heatmaps(evaluation: Evaluation) -> Figure | None:
     rows = [("unmasked", evaluation.heatmaps[~masked]), ("masked", evaluation.heatmaps[masked])]
     rows = [(name, maps) for name, maps in rows if len(maps)]
     columns = 1 + min(_EXAMPLES, max(len(maps) for _, maps in rows))
-    figure = Figure(figsize=(1.25 * columns + 1.2, 1.35 * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(1.25 * columns + 1.2, 1.35 * len(rows) + 0.5), layout=_layout())
     grid = np.array(figure.subplots(len(rows), columns, squeeze=False))
     image = None
     for line, (name, maps) in zip(grid, rows, strict=True):
@@ -191,6 +196,10 @@ def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_QUIET)
     axes.tick_params(colors=_INK, labelsize=9)
+
+
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
 
 
 def _row(figure: Figure, columns: int) -> list[Axes]:

@@ -8,7 +8,7 @@ where no bound of a judged slice lies below minus the margin.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -91,7 +91,7 @@ def compare(
     if any(one.slice == "overall" and one.verdict == "not judged" for one in comparisons):
         reason = f"too few labelled test faces to judge anything: {comparisons[0].note}"
         return Decision(False, reason, champion_version, tuple(comparisons), notes)
-    reason = "; ".join(_complaint(one) for one in worse) or (
+    reason = _complaint(worse, len(comparisons), champion_version) or (
         f"not worse than champion v{champion_version} beyond the margin on any judged slice"
     )
     if skipped:
@@ -123,7 +123,6 @@ def judge_first(candidate: PredictionTable, *, policy: PromotionPolicy, samples:
             f"no champion yet, but macro-F1 exceeds {against} by no more than {comparison.bound:.3f} for "
             f"certain; asked is {first.macro_f1_gain:.3f}"
         )
-    comparison = replace(comparison, note=f"against {against}")
     return Decision(comparison.verdict == "passes", reason, None, (comparison,))
 
 
@@ -151,7 +150,7 @@ def _slices(table: PredictionTable, policy: PromotionPolicy) -> Iterator[_Slice]
     yield _Slice.of("unmasked", ~table.is_masked, policy.unmasked)
     for orientation in ORIENTATIONS:
         rows = np.array([one == orientation for one in table.orientations], np.bool_)
-        yield _Slice.of(f"orientation {orientation}", rows, policy.orientation)
+        yield _Slice.of(f"looks {orientation}", rows, policy.orientation)
     for index, name in enumerate(table.classes):
         yield _Slice.of(f"class {name}", everyone, policy.per_class, class_index=index)
 
@@ -220,8 +219,13 @@ def _value(
             return metrics.f1(counts)[..., class_index]
 
 
-def _complaint(one: Comparison) -> str:
+def _complaint(worse: list[Comparison], judged: int, champion_version: int) -> str:
+    if not worse:
+        return ""
+    worst = max(worse, key=lambda one: one.required - (one.bound or 0.0))
     return (
-        f"{one.slice}: {one.metric} {one.candidate:.3f} against {one.champion:.3f}, may be lower by "
-        f"{-(one.bound or 0.0):.3f}, allowed is {-one.required:.3f}"
+        f"worse than champion v{champion_version} beyond the margin in {len(worse)} of {judged} figures, "
+        f"most in {worst.slice}: {worst.metric} {worst.candidate:.3f} against {worst.champion:.3f}, "
+        f"may be lower by {-(worst.bound or 0.0):.3f}, allowed is {-worst.required:.3f} (all: "
+        f"{', '.join(f'{one.slice} {one.metric}' for one in worse)})"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -24,20 +25,24 @@ _STYLES: Final = {"passes": "green", "worse": "bold red", "not judged": "yellow"
 
 
 def decision_table(decision: Mapping[str, Any]) -> Table:
-    """Return the comparison as a table, the verdict under it."""
+    """Return the comparison as a table that fits 80 columns, the verdict under it."""
     table = Table(
         title=_title(decision),
         title_justify="left",
-        caption=str(decision["reason"]),
-        caption_justify="left",
         title_style="bold",
+        caption=f"{'promoted' if decision['promote'] else 'not promoted'}: {decision['reason']}",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for column in _COLUMNS:
-        left = column in {"slice", "figure", "verdict"}
-        table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict")
+    for column in ("slice", "figure", "faces", "new", "champion", "not below", "allowed", "verdict"):
+        table.add_column(column, justify="left" if column in {"slice", "figure", "verdict"} else "right")
     for one in decision["comparisons"]:
-        *cells, verdict = _row(one)
-        table.add_row(*cells, Text(verdict, style=_STYLES[one["verdict"]]))
+        name, figure, faces, _, new, champion, _, bound, allowed, verdict = _row(one)
+        bound = bound.split(" ")[0]  # the confidence is in decision.md
+        table.add_row(
+            name, figure, faces, new, champion, bound, allowed, Text(verdict, style=_STYLES[one["verdict"]])
+        )
     return table
 
 
@@ -65,7 +70,7 @@ def to_markdown(decision: Mapping[str, Any], *, of: str) -> str:
 
 def _title(decision: Mapping[str, Any]) -> str:
     champion = decision["champion"]
-    return "Candidate, first of its name" if champion is None else f"Candidate against champion v{champion}"
+    return f"Candidate against {'the majority class' if champion is None else f'champion v{champion}'}"
 
 
 def _row(one: Mapping[str, Any]) -> list[str]:
