@@ -5,15 +5,14 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from maskfer import provenance
 from maskfer.config import Params, Settings
+from maskfer.data import rejects
+from maskfer.data.table import FILE_NAME
 from maskfer.errors import DatasetError
-from maskfer.stages import align, ingest, wear_masks
+from maskfer.stages import build_dataset
 from pipelines.watch import Step
-
-TABLE: Final = "faces.parquet"
 
 
 def faces_table(
@@ -21,46 +20,29 @@ def faces_table(
 ) -> tuple[Path, tuple[Step, ...]]:
     """Return the faces table of `data` and the steps that made it.
 
-    `data` is a faces table, a folder that holds one, or raw photographs; those are ingested, aligned and
-    given masks under `Settings.home`, once for their content, parameters and code. Raises `DatasetError`
-    where there is nothing at `data`.
+    `data` is a faces table, a folder that holds one, or raw photographs; from those a dataset is built under
+    `Settings.home`, once for their content, the parameters and the code. Raises `DatasetError` where there is
+    nothing at `data`.
     """
     if data.is_file() and data.suffix == ".parquet":
         return data, ()
-    if (data / TABLE).is_file():
-        return data / TABLE, ()
+    if (data / FILE_NAME).is_file():
+        return data / FILE_NAME, ()
     if not data.is_dir():
-        raise DatasetError(f"{data}: no such folder; give --data photographs or a folder with {TABLE}")
+        raise DatasetError(f"{data}: no such folder; give --data photographs or a folder with {FILE_NAME}")
     folder = settings.home.resolve() / "datasets" / _key(data, params)
-    steps = (
-        _step("ingest", folder / "records", lambda out: ingest.run(data, out, params=params), say),
-        _step(
-            "align",
-            folder / "aligned",
-            lambda out: align.run(folder / "records", out, raw=data, params=params),
-            say,
-        ),
-        _step(
-            "wear_masks",
-            folder / "faces",
-            lambda out: wear_masks.run(folder / "aligned", out, params=params),
-            say,
-        ),
-    )
-    return folder / "faces" / TABLE, steps
-
-
-def _step(name: str, out: Path, make: Callable[[Path], object], say: Callable[[str], None]) -> Step:
-    # A stage's folder appears whole or not at all, so a folder that is there is finished.
-    if out.is_dir():
-        say(f"{name}: cached")
-        return Step(name, None)
-    say(f"{name}: running")
-    start = time.monotonic()
-    make(out)
+    table, start = folder / FILE_NAME, time.monotonic()
+    if table.is_file() and (folder / rejects.FILE_NAME).is_file():
+        say(f"build_dataset: cached in {folder}")
+        return table, (Step("build_dataset", None),)
+    say("build_dataset: running")
+    summary = build_dataset.run(data, folder, params=params)
     seconds = time.monotonic() - start
-    say(f"{name}: done after {seconds:.1f} s")
-    return Step(name, seconds)
+    say(
+        f"build_dataset: done after {seconds:.1f} s: {summary.images} images = {summary.faces} faces + "
+        f"{summary.rejects} rejected, in {folder}"
+    )
+    return table, (Step("build_dataset", seconds),)
 
 
 def _key(raw: Path, params: Params) -> str:

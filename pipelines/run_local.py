@@ -75,8 +75,11 @@ def _execute(made_by: Recipe, table: Table, *, root: Path, watch: StepWatch, log
             cache_root=str(root.parent.parent / CACHE),
         )
         try:
-            # The runner leaves a folder behind per step, under TMPDIR; Python buffers what goes to a pipe.
-            with _environment(TMPDIR=scratch, PYTHONUNBUFFERED="1"), _everything_printed_goes_to(watch):
+            # The runner leaves a folder behind per step, under TMPDIR. What goes to a pipe is buffered and
+            # knows no width unless told.
+            columns = str(shutil.get_terminal_size(fallback=(120, 24)).columns - 2)
+            shown = {"TMPDIR": scratch, "PYTHONUNBUFFERED": "1", "COLUMNS": columns}
+            with _environment(shown), _everything_printed_goes_to(watch):
                 outputs = graph(made_by)(**asdict(table)).outputs
         except RuntimeError as error:
             failed = next((step.name for step in watch.steps if not step.succeeded), None)
@@ -103,7 +106,7 @@ def _everything_printed_goes_to(watch: StepWatch) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def _environment(variables: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -29,6 +29,7 @@ _DATASET: Final = (
     "masking",
     "parallel.py",
     "stages/align.py",
+    "stages/build_dataset.py",
     "stages/ingest.py",
     "stages/wear_masks.py",
 )

@@ -97,10 +97,10 @@ def _retrain_here(
 
     faces, prepared = faces_table(data, params=params, settings=settings, say=typer.echo)
     done = run(faces, params=params, policy=policy, settings=settings, out=work)
-    _report((*prepared, *done.steps), folder=done.folder)
+    _report((*prepared, *done.steps), folder=done.folder, name=settings.model_name)
 
 
-def _report(steps: tuple[Step, ...], *, folder: Path) -> None:
+def _report(steps: tuple[Step, ...], *, folder: Path, name: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -110,15 +110,20 @@ def _report(steps: tuple[Step, ...], *, folder: Path) -> None:
     for step in steps:
         stages.add_row(step.name, "cached" if step.seconds is None else f"{step.seconds:.1f}")
     figures = Table("faces", "n", "accuracy", "macro-F1", title="On the test people", title_justify="left")
-    for name in ("unmasked", "masked"):
-        one = metrics["slices"].get(name, {})
-        figures.add_row(name, str(one.get("n", 0)), _share(one.get("accuracy")), _share(one.get("macro_f1")))
+    for kind in ("unmasked", "masked"):
+        one = metrics["slices"].get(kind, {})
+        figures.add_row(kind, str(one.get("n", 0)), _share(one.get("accuracy")), _share(one.get("macro_f1")))
     console = Console(highlight=False, soft_wrap=True)
     console.print(stages, figures, sep="\n")
-    verdict = "promoted to champion" if decision["promote"] else "not promoted"
-    console.print(f"version    {decision['name']} v{decision['version']}: {verdict}")
+    console.print(f"version    {name} v{decision['version']}: {_verdict(decision)}")
     console.print(f"because    {decision['reason']}")
-    console.print(f"look next  {folder}/MODEL_CARD.md, decision.md, plots/; maskfer models history")
+    console.print(f"look next  {folder}: decision.md, release/MODEL_CARD.md, plots/; maskfer models history")
+
+
+def _verdict(decision: dict[str, Any]) -> str:
+    if decision["promote"]:
+        return "promoted to champion"
+    return "champion already" if decision["champion"] == decision["version"] else "not promoted"
 
 
 def _share(value: Any) -> str:
