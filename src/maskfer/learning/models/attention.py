@@ -25,18 +25,26 @@ class SpatialTransformer(nn.Module):
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
         self.localisation = nn.Sequential(
-            ConvNorm(channels, 16, kernel=1), nn.AdaptiveAvgPool2d(6), nn.Flatten(), last
+            nn.AdaptiveAvgPool2d(12), ConvNorm(channels, 16, stride=2), nn.Flatten(), last
         )
         self.register_buffer("identity", torch.eye(2, 3), persistent=False)
         self.identity: Tensor
 
     def forward(self, features: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
         change = torch.tanh(self.localisation(features).float()).reshape(-1, 2, 3)
-        theta = self.identity + self.reach * change
-        grid = functional.affine_grid(theta, list(features.shape), align_corners=False)
+        grid = _affine_grid(self.identity + self.reach * change, *features.shape[-2:])
+        # In full precision: bfloat16 has eight bits for a coordinate.
         return functional.grid_sample(
-            features, grid.to(features.dtype), mode="bilinear", padding_mode="border", align_corners=False
+            features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
+
+
+def _affine_grid(theta: Float[Tensor, "b 2 3"], height: int, width: int) -> Float[Tensor, "b height width 2"]:
+    # functional.affine_grid multiplies matrices, which autocast would do in bfloat16.
+    x = ((torch.arange(width, device=theta.device) + 0.5) * 2 / width - 1).view(1, 1, 1, -1)
+    y = ((torch.arange(height, device=theta.device) + 0.5) * 2 / height - 1).view(1, 1, -1, 1)
+    across, down, shift = (column.unsqueeze(-1).unsqueeze(-1) for column in theta.unbind(dim=2))
+    return (across * x + down * y + shift).permute(0, 2, 3, 1)
 
 
 class AttentionPool(nn.Module):

@@ -7,8 +7,15 @@ resolution costs as much as four of the layers that decide.
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Network = TypeVar("Network", bound=nn.Module)
 
 MIDDLE_GREY = 128.0
 """The level, of 0..255, that a normalised face calls zero: what "zero out a patch" (§5.1) paints."""
@@ -83,3 +90,19 @@ class SmallResNet(nn.Module):
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b channels g g"]:
         maps: Tensor = self.stages(self.stem(faces))
         return maps
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """Move a network to a device, in the memory layout in which convolutions are fastest."""
+    moved: Network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def fold_norms(network: Network) -> Network:
+    """Return a copy for inference whose batch normalisations are part of the convolutions before them."""
+    folded = copy.deepcopy(network).eval()
+    for module in folded.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
+    return folded

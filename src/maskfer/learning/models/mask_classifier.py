@@ -31,57 +31,72 @@ class MaskReading(NamedTuple):
     heatmap: Float[Tensor, "b g g"]
 
 
+class HeatmapHead(nn.Module):
+    """Logits of H_m on a raster that tiles the face, from the features of block 1."""
+
+    def __init__(self, channels: int, *, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+        # Dilated: where a mask ends is decided by a third of the face, not by one cell.
+        self.layers = nn.Sequential(
+            ConvNorm(channels, channels),
+            ConvNorm(channels, channels, dilation=2),
+            ConvNorm(channels, channels, dilation=2),
+            nn.Conv2d(channels, 1, 1),
+        )
+
+    def forward(self, shallow: Float[Tensor, "b c h w"]) -> Float[Tensor, "b g g"]:
+        raster: Tensor = self.layers(shallow)
+        if raster.shape[-1] != self.grid:
+            size = (self.grid, self.grid)
+            raster = functional.interpolate(raster, size=size, mode="bilinear", align_corners=False)
+        return raster.squeeze(1)
+
+
 class MaskClassifier(nn.Module):
     """Masked or not, orientation, and H_m on a `grid` x `grid` raster, from grey faces 0..255."""
+
+    block1_stride = 8
+    """Pixels from one cell of block 1's features to the next."""
+    block1_reach = 7
+    """A cell reads the pixels up to this far from `block1_stride` times its index, on both sides."""
 
     def __init__(self, *, grid: int = 12, width: int = 32, spatial_transformer: bool = True) -> None:
         super().__init__()
         self.grid = grid
         self.normalise = Normalise()
-        self.block1 = nn.Sequential(ConvNorm(1, width // 2, stride=2), ConvNorm(width // 2, width, stride=2))
-        self.transformer = SpatialTransformer(width) if spatial_transformer else nn.Identity()
-        self.block2 = nn.Sequential(
-            ConvNorm(width, 2 * width, stride=2), ConvNorm(2 * width, 2 * width, stride=2)
+        self.block1 = nn.Sequential(
+            ConvNorm(1, width // 2, stride=2),
+            ConvNorm(width // 2, width, stride=2),
+            ConvNorm(width, width, stride=2),
         )
+        self.transformer = SpatialTransformer(width) if spatial_transformer else nn.Identity()
+        # Small on purpose: the exact heatmap runs everything after block 1 once per position of the patch.
+        self.block2 = ConvNorm(width, 2 * width, stride=2)
         self.evidence = nn.Conv2d(2 * width, 1, 1)
         self.orientation_head = nn.Sequential(
             ConvNorm(width, 2 * width, stride=2),
-            ConvNorm(2 * width, 2 * width, stride=2),
+            ConvNorm(2 * width, 2 * width),
             ConvNorm(2 * width, 16, kernel=1),
             nn.AdaptiveAvgPool2d(6),
             nn.Flatten(),
             nn.Dropout(0.2),
             nn.Linear(16 * 36, len(ORIENTATIONS)),
         )
-        self.heatmap_head = nn.Sequential(
-            ConvNorm(width, width, stride=2),
-            ConvNorm(width, width, dilation=2),
-            ConvNorm(width, width, dilation=2),
-            nn.Conv2d(width, 1, 1),
-        )
+        self.heatmap_head = HeatmapHead(width, grid=grid)
 
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> MaskReading:
-        shallow = self.block1(self.normalise(faces))
-        return MaskReading(self._masked(shallow), self.orientation_head(shallow), self.heatmap_from(shallow))
+        shallow = self.shallow_features(faces)
+        return MaskReading(
+            self.mask_logits(shallow), self.orientation_head(shallow), self.heatmap_head(shallow)
+        )
 
-    def mask_logits(self, normalised: Float[Tensor, "b 1 s s"]) -> Float[Tensor, " b"]:
-        """Logit of "masked" alone, of faces that are normalised already (so that zero is `MIDDLE_GREY`)."""
-        return self._masked(self.block1(normalised))
-
-    def shallow_features(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b c h w"]:
-        """Features before the transformer: what the heatmap head reads."""
-        shallow: Tensor = self.block1(self.normalise(faces))
-        return shallow
-
-    def heatmap_from(self, shallow: Float[Tensor, "b c h w"]) -> Float[Tensor, "b g g"]:
-        """Logits of H_m from the features before the transformer."""
-        raster: Tensor = self.heatmap_head(shallow)
-        if raster.shape[-1] != self.grid:
-            raster = functional.interpolate(
-                raster, size=(self.grid, self.grid), mode="bilinear", align_corners=False
-            )
-        return raster.squeeze(1)
-
-    def _masked(self, shallow: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    def mask_logits(self, shallow: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """Logit of "masked" from the features of block 1."""
         local: Tensor = self.evidence(self.block2(self.transformer(shallow)))
         return local.mean(dim=(1, 2, 3))
+
+    def shallow_features(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b c h w"]:
+        """Features of block 1, before the transformer: what every head starts from."""
+        shallow: Tensor = self.block1(self.normalise(faces))
+        return shallow

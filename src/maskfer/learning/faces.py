@@ -1,0 +1,99 @@
+"""A split of the faces table as tensors: what every training task draws its batches from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from maskfer.data.table import FacesTable
+from maskfer.errors import DatasetError, TrainingError
+from maskfer.labels import ORIENTATIONS
+
+UNKNOWN = -1
+"""Stands for a label, an orientation or a twin that a row does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """The rows of one split, in the table's order."""
+
+    face_ids: tuple[str, ...]
+    images: UInt8[Tensor, "n s s"]
+    regions: Bool[Tensor, "n s s"]
+    """Where the drawn mask is; all False on other rows."""
+    is_masked: Bool[Tensor, " n"]
+    labels: Int64[Tensor, " n"]
+    """Class index, or `UNKNOWN`."""
+    orientations: Int64[Tensor, " n"]
+    """Index into `labels.ORIENTATIONS`, or `UNKNOWN`."""
+    twins: Int64[Tensor, " n"]
+    """On a drawn twin the row of the same face unmasked, else `UNKNOWN`."""
+
+    def __len__(self) -> int:
+        return len(self.face_ids)
+
+    def batch(self, rows: Int64[Tensor, " b"]) -> Float[Tensor, "b 1 s s"]:
+        """Faces as the networks take them: grey, 0..255, one channel."""
+        return self.images[rows].unsqueeze(1).float()
+
+    def to(self, device: torch.device) -> Faces:
+        """The same faces on another device."""
+        return Faces(
+            self.face_ids,
+            *(
+                getattr(self, name).to(device)
+                for name in ("images", "regions", "is_masked", "labels", "orientations", "twins")
+            ),
+        )
+
+
+def load(path: Path, *, split: str, classes: tuple[str, ...], crop_size: int) -> Faces:
+    """Read one split of `faces.parquet`.
+
+    Raises `DatasetError` where the split is empty or its faces are not `crop_size` pixels wide.
+    """
+    table = FacesTable.read(path, split=split)
+    if len(table) == 0:
+        raise DatasetError(
+            f"{path}: no face in split {split!r}; build the dataset with more people, "
+            "or raise data.val_fraction, so that every split has some"
+        )
+    images = table.images()
+    if images.shape[1] != crop_size:
+        raise DatasetError(
+            f"{path}: its faces are {images.shape[1]} pixels wide, data.crop_size is {crop_size}; "
+            "build the dataset again with the present params"
+        )
+    face_ids = tuple(table.column("face_id"))
+    row_of = {face_id: row for row, face_id in enumerate(face_ids)}
+    return Faces(
+        face_ids=face_ids,
+        images=torch.from_numpy(np.ascontiguousarray(images)),
+        regions=torch.from_numpy(np.ascontiguousarray(table.mask_regions())),
+        is_masked=torch.tensor(table.column("is_masked"), dtype=torch.bool),
+        labels=torch.from_numpy(np.asarray(table.labels(classes), dtype=np.int64)),
+        orientations=_indices(table.column("orientation"), dict(zip(ORIENTATIONS, range(5), strict=True))),
+        twins=_indices(table.column("twin_id"), row_of),
+    )
+
+
+def require_classes(faces: Faces, *, classes: tuple[str, ...], path: Path) -> None:
+    """Raise `TrainingError` naming the classes that no training face has."""
+    counts = torch.bincount(faces.labels[faces.labels >= 0], minlength=len(classes)).tolist()
+    missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if missing:
+        raise TrainingError(
+            f"{path}: no training face of class {', '.join(missing)}; "
+            "add photographs of it, or leave it out of `classes` in params.yaml"
+        )
+
+
+def _indices(values: list[str | None], index_of: dict[str, int]) -> Int64[Tensor, " n"]:
+    return torch.tensor(
+        [UNKNOWN if value is None else index_of.get(value, UNKNOWN) for value in values], dtype=torch.int64
+    )

@@ -1,0 +1,126 @@
+"""Stage 2 (§5.2): train the two-branch classifier on masked and unmasked twins together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor
+
+from maskfer.learning import losses, scores
+from maskfer.learning.augment import DEFAULT_JITTER, Jitter, erase, random_warps, relight, warp
+from maskfer.learning.faces import UNKNOWN, Faces
+from maskfer.learning.models.backbones import placed
+from maskfer.learning.models.mask_aware import MaskAwareNet
+from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.models.two_branch import TwoBranchNet
+from maskfer.learning.training import SCORE, inference, reduced_precision, shuffled_batches
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionLoss:
+    """The weights of the parts of the loss."""
+
+    masked_branch_weight: float
+    prior_strength: float
+    label_smoothing: float
+    consistency: float
+    """Weight of `losses.twin_consistency`."""
+
+
+@dataclass
+class ExpressionTask:
+    """Expression of every labelled face; a batch holds faces and, moved alike, their masked twins.
+
+    The heatmaps are those that ship: the frozen classifier's one-pass head reads the augmented batch itself,
+    so that training sees what serving will, errors included. The exact maps, moved along with them, would
+    be cleaner than anything the released graph can make.
+    """
+
+    model: TwoBranchNet
+    mask_classifier: MaskClassifier
+    """Frozen."""
+    train: Faces
+    val: Faces
+    classes: int
+    batch_size: int
+    device: torch.device
+    weights: ExpressionLoss
+    jitter: Jitter = DEFAULT_JITTER
+    title: str = "expression"
+
+    def __post_init__(self) -> None:
+        self.train, self.val = self.train.to(self.device), self.val.to(self.device)
+        self.mask_classifier = placed(self.mask_classifier, self.device).eval()
+        self._prior = losses.log_priors(self.train.labels, self.classes)
+        self._units = _units(self.train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return max(1, len(self._units) // self._units_per_batch)
+
+    @property
+    def _units_per_batch(self) -> int:
+        return max(2, self.batch_size // 2)
+
+    def batches(self, generator: Generator) -> Iterator[Int64[Tensor, "u 2"]]:
+        """Yield units, shuffled: the row of a face and the row of its masked twin, or `UNKNOWN`."""
+        for index in shuffled_batches(
+            len(self._units), batch_size=self._units_per_batch, generator=generator
+        ):
+            yield self._units[index]
+
+    def loss(self, batch: Int64[Tensor, "u 2"], generator: Generator) -> Float[Tensor, ""]:
+        """The combined loss of §5.2 on both twins, and their consistency."""
+        # Pairs first, so that twin i of the first half is row i of the second.
+        batch = batch[torch.argsort(batch[:, 1] == UNKNOWN, stable=True)]
+        pairs = int((batch[:, 1] != UNKNOWN).sum())
+        rows = torch.cat([batch[:, 0], batch[:pairs, 1]])
+        warps = random_warps(len(batch), jitter=self.jitter, generator=generator)
+        faces = warp(self.train.batch(rows), warps.followed_by(pairs))
+        faces = relight(faces, jitter=self.jitter, generator=generator)
+        faces, _ = erase(faces, jitter=self.jitter, generator=generator)
+        faces = faces.contiguous(memory_format=torch.channels_last)
+        with reduced_precision(self.device):
+            with torch.no_grad():
+                heatmaps = self.mask_classifier.heatmap_head(self.mask_classifier.shallow_features(faces))
+            logits = self.model(faces, torch.sigmoid(heatmaps))
+        loss = losses.combined(
+            logits,
+            self.train.labels[rows],
+            masked_branch_weight=self.weights.masked_branch_weight,
+            log_prior=self._prior,
+            strength=self.weights.prior_strength,
+            smoothing=self.weights.label_smoothing,
+        )
+        if self.weights.consistency and pairs:
+            unmasked, masked = logits.combined[:pairs], logits.combined[len(batch) :]
+            loss = loss + self.weights.consistency * losses.twin_consistency(masked, unmasked)
+        return loss
+
+    def validate(self, model: TwoBranchNet) -> dict[str, float]:
+        """Accuracy and macro-F1, masked and unmasked; the score is the mean of all four."""
+        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model)
+        answers = inference(whole, self.val).expression.argmax(dim=1)
+        metrics: dict[str, float] = {}
+        for name, chosen in (("unmasked", ~self.val.is_masked), ("masked", self.val.is_masked)):
+            rows = chosen & (self.val.labels != UNKNOWN)
+            if rows.any():
+                given, true = answers[rows], self.val.labels[rows]
+                metrics[f"{name}_accuracy"] = scores.accuracy(given, true)
+                metrics[f"{name}_macro_f1"] = scores.macro_f1(given, true, classes=self.classes)
+        # Accuracy counts too: the rare class has a few dozen faces in val; macro-F1 alone jumps with them.
+        return {SCORE: sum(metrics.values()) / max(1, len(metrics)), **metrics}
+
+
+def _units(faces: Faces) -> Int64[Tensor, "u 2"]:
+    # A face with its drawn twin, or a labelled face alone: one without twin, or a real mask.
+    rows = torch.arange(len(faces), device=faces.labels.device)
+    twin_of = torch.full_like(rows, UNKNOWN)
+    drawn = faces.twins != UNKNOWN
+    twin_of[faces.twins[drawn]] = rows[drawn]
+    chosen = ~drawn & (faces.labels != UNKNOWN)
+    return torch.stack([rows[chosen], twin_of[chosen]], dim=1)

@@ -1,0 +1,136 @@
+"""Stage 1 (§5.1): train the mask classifier and its orientation head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from maskfer.labels import ORIENTATIONS
+from maskfer.learning import scores
+from maskfer.learning.augment import (
+    DEFAULT_JITTER,
+    Jitter,
+    erase,
+    mirrored_orientations,
+    random_rectangles,
+    random_warps,
+    relight,
+    warp,
+)
+from maskfer.learning.faces import UNKNOWN, Faces
+from maskfer.learning.losses import adjusted_cross_entropy, log_priors
+from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.training import SCORE, inference, reduced_precision, shuffled_batches
+
+_PASTED = 0.7
+"""Share of the masked twins into which a piece of the unmasked twin is pasted."""
+_CERTAINTY = 4.0
+"""The logit that a whole mask should get; none should get its negative.
+
+The label is such that the best logit is linear in the share that is visible. So a piece of the mask is worth
+its area wherever it lies, and the heatmap is even over the mask instead of peaking at its most typical spot.
+"""
+_ORIENTATION_WEIGHT = 0.5
+_PRIOR_STRENGTH = 0.5
+"""Most faces look straight ahead; see `losses.adjusted_cross_entropy`."""
+
+
+@dataclass
+class MaskTask:
+    """Masked or not, and orientation, from all faces of a split.
+
+    The two twins of a face are aligned pixel by pixel, so rectangles of the unmasked one are pasted into the
+    masked one, and the label becomes the share of the mask that is still to be seen. The network then cannot
+    answer from one tell-tale spot: every part of the mask has to count, which is what the heatmap measures.
+    Source: Yun et al. (2019), CutMix, §3.1; pasting between twins and the label are ours.
+    """
+
+    model: MaskClassifier
+    train: Faces
+    val: Faces
+    batch_size: int
+    device: torch.device
+    jitter: Jitter = DEFAULT_JITTER
+    title: str = "mask_classifier"
+
+    def __post_init__(self) -> None:
+        self.train, self.val = self.train.to(self.device), self.val.to(self.device)
+        self._prior = log_priors(self.train.orientations, len(ORIENTATIONS)).clamp(min=-10)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return max(1, len(self.train) // self.batch_size)
+
+    def batches(self, generator: Generator) -> Iterator[Int64[Tensor, " b"]]:
+        """Yield the training rows, shuffled."""
+        return shuffled_batches(len(self.train), batch_size=self.batch_size, generator=generator)
+
+    def loss(self, batch: Int64[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+        """Cross-entropy of the visible share of the mask, plus that of the orientation where it is known."""
+        images, whole, visible = self._pasted(batch, generator)
+        warps = random_warps(len(batch), jitter=self.jitter, generator=generator)
+        moved = warp(torch.cat([images, whole.float(), visible.float()], dim=1), warps)
+        faces = relight(moved[:, :1], jitter=self.jitter, generator=generator)
+        faces, covered = erase(faces, jitter=self.jitter, generator=generator)
+        share = _visible_share(
+            moved[:, 1:2] > 0.5, (moved[:, 2:] > 0.5) & ~covered, self.train.is_masked[batch]
+        )
+        orientations = mirrored_orientations(self.train.orientations[batch], warps.mirrored)
+        with reduced_precision(self.device):
+            shallow = self.model.shallow_features(faces.contiguous(memory_format=torch.channels_last))
+            masked, orientation = self.model.mask_logits(shallow), self.model.orientation_head(shallow)
+        label = torch.sigmoid(_CERTAINTY * (2 * share - 1))
+        loss = functional.binary_cross_entropy_with_logits(masked.float(), label)
+        known = orientations != UNKNOWN
+        if not known.any():
+            return loss
+        orientation_loss = adjusted_cross_entropy(
+            orientation.float()[known],
+            orientations[known],
+            log_prior=self._prior,
+            strength=_PRIOR_STRENGTH,
+            smoothing=0.05,
+        )
+        return loss + _ORIENTATION_WEIGHT * orientation_loss
+
+    def validate(self, model: MaskClassifier) -> dict[str, float]:
+        """Accuracy of the mask, accuracy and macro-F1 of the orientation."""
+        readings = inference(model, self.val)
+        masked = scores.accuracy((readings.masked > 0).long(), self.val.is_masked.long())
+        known = self.val.orientations != UNKNOWN
+        answers, labels = readings.orientation.argmax(dim=1)[known], self.val.orientations[known]
+        orientation = scores.macro_f1(answers, labels, classes=len(ORIENTATIONS))
+        return {
+            SCORE: (masked + orientation) / 2,
+            "mask_accuracy": masked,
+            "orientation_accuracy": scores.accuracy(answers, labels),
+            "orientation_macro_f1": orientation,
+        }
+
+    def _pasted(
+        self, batch: Int64[Tensor, " b"], generator: Generator
+    ) -> tuple[Float[Tensor, "b 1 s s"], Bool[Tensor, "b 1 s s"], Bool[Tensor, "b 1 s s"]]:
+        # Returns the faces, the mask's region, and what the pasted rectangle leaves of it.
+        faces, regions = self.train.batch(batch), self.train.regions[batch].unsqueeze(1)
+        twins = self.train.twins[batch]
+        others = self.train.batch(torch.where(twins == UNKNOWN, batch, twins))
+        pasted = random_rectangles(
+            len(batch), faces.shape[-1], smallest=0.15, largest=0.9, generator=generator
+        )
+        chosen = torch.rand(len(batch), generator=generator, device=self.device) < _PASTED
+        pasted &= (chosen & (twins != UNKNOWN)).view(-1, 1, 1, 1)
+        return torch.where(pasted, others, faces), regions, regions & ~pasted
+
+
+def _visible_share(
+    whole: Bool[Tensor, "b 1 s s"], visible: Bool[Tensor, "b 1 s s"], is_masked: Bool[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    # A real mask has no known region: nothing was pasted over it, all of it counts as seen.
+    area = whole.sum(dim=(1, 2, 3))
+    return torch.where(area > 0, visible.sum(dim=(1, 2, 3)) / area.clamp(min=1), is_masked.float())

@@ -1,0 +1,261 @@
+"""One training loop for every network: averaged weights, best epoch, a checkpoint after each.
+
+It reports by yielding; who records the figures is the caller's business.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor, nn
+
+from maskfer.errors import TrainingError
+from maskfer.learning.checkpoint import Checkpoint
+from maskfer.learning.faces import Faces
+from maskfer.learning.models.backbones import placed
+
+Model = TypeVar("Model", bound=nn.Module)
+
+SCORE = "score"
+"""The validation metric that chooses the best epoch; higher is better."""
+
+
+class Task(Protocol[Model]):
+    """What is trained, on what, and how it is judged."""
+
+    title: str
+    """Name for messages, e.g. `expression`; also the section of params.yaml that holds its rates."""
+    model: Model
+    """The network; parameters that need no gradient stay as they are."""
+
+    def batches(self, generator: Generator) -> Iterator[Int64[Tensor, " b"]]:
+        """Yield the batches of one epoch, shuffled, as whatever `loss` takes."""
+        ...
+
+    def loss(self, batch: Int64[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+        """Return the loss of one batch, augmented with randomness from `generator` alone."""
+        ...
+
+    def validate(self, model: Model) -> dict[str, float]:
+        """Judge `model`, which has the task's architecture; the result has the key `score`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how fast."""
+
+    epochs: int
+    steps_per_epoch: int
+    learning_rate: float
+    weight_decay: float = 0.05
+    warmup: float = 0.15
+    """Share of the steps in which the rate rises; after it a cosine falls to zero."""
+    average_decay: float = 0.998
+    """Memory of the averaged weights, per step; the average is what is judged and kept."""
+    gradient_norm: float = 2.0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        total = self.epochs * self.steps_per_epoch
+        rising = max(1, round(self.warmup * total))
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """One epoch as it went."""
+
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    loss: float
+    """Mean over the epoch's steps."""
+    metrics: dict[str, float]
+    seconds: float
+    is_best: bool
+    resumed: bool = False
+    """True where it was done before a kill and only read back."""
+
+
+@dataclass
+class Trainer(Generic[Model]):
+    """Trains a task's model; `best` holds the averaged weights of its best epoch when `epochs` ends.
+
+    With a `checkpoint` it goes on after the last epoch that was finished under the same `fingerprint`, and
+    ends where an uninterrupted run would have ended.
+    """
+
+    task: Task[Model]
+    plan: Plan
+    seed: int
+    device: torch.device
+    checkpoint: Checkpoint | None = None
+    history: list[EpochReport] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def epochs(self) -> Iterator[EpochReport]:
+        """Train, yielding after each epoch; epochs read back from a checkpoint come first.
+
+        Raises `TrainingError` where the loss is no longer a number; the last epoch's checkpoint stays.
+        """
+        model = placed(self.task.model, self.device)
+        average = copy.deepcopy(model).eval()
+        optimizer = _optimizer(model, self.plan)
+        if self.checkpoint is not None:
+            self._resume(self.checkpoint, model, average, optimizer)
+        yield from self.history
+        for epoch in range(len(self.history) + 1, self.plan.epochs + 1):
+            started = time.perf_counter()
+            loss = self._run_epoch(epoch, model, average, optimizer)
+            metrics = self.task.validate(average)
+            is_best = metrics[SCORE] >= max((past.metrics[SCORE] for past in self.history), default=-math.inf)
+            if is_best:
+                self.best = {name: value.clone() for name, value in average.state_dict().items()}
+            seconds = time.perf_counter() - started
+            report = EpochReport(epoch, self.plan.epochs, loss, metrics, seconds, is_best)
+            self.history.append(report)
+            if self.checkpoint is not None:
+                self._save(self.checkpoint, model, average, optimizer)
+            yield report
+
+    def _run_epoch(
+        self, epoch: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> float:
+        # Seeded by the epoch, so that a resumed run draws what an uninterrupted one would. Dropout knows only
+        # the global generator: it is forked, so that nobody else's randomness is touched.
+        seed = self.seed * 100_003 + epoch
+        generator = Generator(self.device).manual_seed(seed)
+        total, steps = 0.0, 0
+        model.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for batch in self.task.batches(generator):
+                step = (epoch - 1) * self.plan.steps_per_epoch + steps
+                for group in optimizer.param_groups:
+                    group["lr"] = self.plan.rate(step)
+                loss = self.task.loss(batch, generator)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise TrainingError(self._diverged(value, epoch, steps + 1))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(model.parameters(), self.plan.gradient_norm)
+                optimizer.step()
+                _follow(average, model, decay=min(self.plan.average_decay, (1 + step) / (10 + step)))
+                total += value
+                steps += 1
+        return total / max(1, steps)
+
+    def _diverged(self, value: float, epoch: int, step: int) -> str:
+        kept = "no epoch was finished"
+        if self.checkpoint is not None and self.history:
+            kept = f"epoch {len(self.history)} is kept in {self.checkpoint.path}"
+        return (
+            f"{self.task.title}: the loss is {value} at epoch {epoch}, step {step}, expected a number; "
+            f"{kept}; lower {self.task.title}.learning_rate (now {self.plan.learning_rate:g})"
+        )
+
+    def _save(
+        self, checkpoint: Checkpoint, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        checkpoint.save(
+            {"model": model.state_dict(), "average": average.state_dict(), "best": self.best},
+            optimizer=optimizer,
+            history=[
+                {
+                    "loss": report.loss,
+                    "metrics": report.metrics,
+                    "seconds": report.seconds,
+                    "is_best": report.is_best,
+                }
+                for report in self.history
+            ],
+        )
+
+    def _resume(
+        self, checkpoint: Checkpoint, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        saved = checkpoint.load(optimizer=optimizer)
+        if saved is None:
+            return
+        states, history = saved
+        model.load_state_dict(states["model"])
+        average.load_state_dict(states["average"])
+        self.best = {name: value.to(self.device) for name, value in states["best"].items()}
+        self.history = [
+            EpochReport(epoch, self.plan.epochs, resumed=True, **past)
+            for epoch, past in enumerate(history, 1)
+        ]
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def reduced_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware multiplies it, float32 elsewhere (there it would only be slower)."""
+    fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def shuffled_batches(count: int, *, batch_size: int, generator: Generator) -> Iterator[Int64[Tensor, " b"]]:
+    """Yield the numbers 0..count-1, shuffled, in batches; what does not fill the last one waits an epoch.
+
+    Fewer than one batch's worth is one batch.
+    """
+    order = torch.randperm(count, generator=generator, device=generator.device)
+    for start in range(0, max(1, count - batch_size + 1), batch_size):
+        yield order[start : start + batch_size]
+
+
+@torch.inference_mode()
+def inference(model: nn.Module, faces: Faces, *, batch_size: int = 256) -> Any:
+    """Return the model's answers on all faces, as float32 on the faces' device.
+
+    A model that answers a named tuple of tensors gets a named tuple back, one that answers a tensor a tensor.
+    """
+    device = faces.images.device
+    model = placed(model, device).eval()
+    with reduced_precision(device):
+        parts = [
+            model(faces.batch(rows).contiguous(memory_format=torch.channels_last))
+            for rows in _chunks(len(faces), batch_size, device)
+        ]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts).float()
+    return type(parts[0])(*(torch.cat(columns).float() for columns in zip(*parts, strict=True)))
+
+
+def _chunks(count: int, size: int, device: torch.device) -> Iterator[Int64[Tensor, " b"]]:
+    for start in range(0, count, size):
+        yield torch.arange(start, min(count, start + size), device=device)
+
+
+def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Weight decay is for weights: on a normalisation's scale or a bias it only fights the data.
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, *, decay: float) -> None:
+    state, target = average.state_dict(), model.state_dict()
+    floating = [name for name, value in state.items() if value.is_floating_point()]
+    torch._foreach_lerp_([state[name] for name in floating], [target[name] for name in floating], 1 - decay)
+    for name in state.keys() - set(floating):
+        state[name].copy_(target[name])

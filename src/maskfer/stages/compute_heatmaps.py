@@ -1,0 +1,135 @@
+"""Stage `compute_heatmaps`: the exact occlusion map of every face, and the head that gives it in one pass."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maskfer import atomic
+from maskfer.config import Params
+from maskfer.data.table import write_table
+from maskfer.learning import architecture, export, heatmaps, record
+from maskfer.learning.checkpoint import Checkpoint, fingerprint
+from maskfer.learning.faces import Faces, load
+from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.tasks.heatmap import HeatmapTask
+from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.stages.train_mask_classifier import HISTORY, METRICS, WEIGHTS
+
+HEATMAPS = "heatmaps.parquet"
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HeatmapReport:
+    """What the stage made; `metrics` are on `val`."""
+
+    heatmaps: Path
+    weights: Path
+    metrics: dict[str, Any]
+
+
+def run(
+    faces: Path, mask_classifier: Path, out: Path, *, params: Params, checkpoints: Path | None = None
+) -> HeatmapReport:
+    """Write `heatmaps.parquet`, and the weights of `mask_classifier` with the heatmap head fitted.
+
+    The maps are those of train and val; a face of test needs none, because the released graph makes its own.
+    """
+    size, section, device = params.data.crop_size, params.heatmap, default_device()
+    weights = mask_classifier / WEIGHTS
+    classifier = architecture.mask_classifier(params)
+    export.load_weights(classifier, weights)
+    classifier = classifier.to(device).eval()
+    train, val = (
+        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
+    )
+
+    started = time.perf_counter()
+    drops = [_sensitivity(classifier, part, params=params, device=device) for part in (train, val)]
+    exact_seconds = time.perf_counter() - started
+    floor = heatmaps.sensitivity_floor(drops[0], train.is_masked)
+    train_maps, val_maps = (heatmaps.attention(each, gain=section.gain, floor=floor) for each in drops)
+
+    task = HeatmapTask(
+        classifier=classifier,
+        train=train,
+        train_maps=train_maps,
+        val=val,
+        val_maps=val_maps,
+        batch_size=section.batch_size,
+        device=device,
+    )
+    checkpoint = Checkpoint(
+        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        fingerprint("compute_heatmaps", faces, weights, params.seed, params.data, section),
+    )
+    trainer = Trainer(
+        task,
+        Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
+        seed=params.seed,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    metrics = {
+        "faces": len(train) + len(val),
+        "exact_seconds": round(exact_seconds, 1),
+        "floor": round(floor, 5),
+        **record.train(trainer),
+    }
+    classifier.heatmap_head.load_state_dict(trainer.best)
+    with atomic.new_folder(out) as work:
+        _write_maps(work / HEATMAPS, [(train, train_maps), (val, val_maps)], params=params, floor=floor)
+        (work / WEIGHTS).write_bytes(export.weights_bytes(classifier))
+        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+    checkpoint.remove()
+    return HeatmapReport(out / HEATMAPS, out / WEIGHTS, metrics)
+
+
+def _sensitivity(
+    classifier: MaskClassifier, faces: Faces, *, params: Params, device: torch.device
+) -> Float[Tensor, "n g g"]:
+    exact = heatmaps.FastSensitivity(
+        classifier, side=params.data.crop_size, patch=params.heatmap.patch, stride=params.heatmap.stride
+    )
+    chunks = [torch.arange(start, min(len(faces), start + _CHUNK)) for start in range(0, len(faces), _CHUNK)]
+    return torch.cat(
+        [
+            exact(faces.batch(rows).to(device)).cpu()
+            for rows in record.shown(chunks, title=f"occlusion maps of {len(faces)} faces")
+        ]
+    )
+
+
+def _write_maps(
+    path: Path, parts: list[tuple[Faces, Float[Tensor, "n g g"]]], *, params: Params, floor: float
+) -> None:
+    # A byte a cell: H_m is used as a weight, and 1/255 is finer than it is true.
+    table = pa.table(
+        {
+            "face_id": pa.array([name for faces, _ in parts for name in faces.face_ids], pa.string()),
+            "heatmap": pa.array(
+                [one.tobytes() for _, maps in parts for one in (maps * 255).round().byte().numpy()],
+                pa.binary(),
+            ),
+        }
+    )
+    section = params.heatmap
+    metadata = {
+        "grid": params.data.crop_size // section.stride,
+        "patch": section.patch,
+        "stride": section.stride,
+        "gain": section.gain,
+        "floor": floor,
+        "unit": "H_m x 255, row by row",
+    }
+    write_table(path, table, metadata=metadata)

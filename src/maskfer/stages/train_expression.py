@@ -1,0 +1,90 @@
+"""Stage `train_expression`: the two-branch classifier (§5.2), released as one graph with stage 1."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskfer.config import Params
+from maskfer.learning import architecture, export, record
+from maskfer.learning.checkpoint import Checkpoint, fingerprint
+from maskfer.learning.faces import load, require_classes
+from maskfer.learning.models.mask_aware import MaskAwareNet
+from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
+from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.release import Lineage, Release
+from maskfer.stages.train_mask_classifier import HISTORY, WEIGHTS
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionReport:
+    """The release, not judged yet, and how its best epoch did on `val`."""
+
+    release: Release
+    metrics: dict[str, Any]
+
+
+def run(
+    faces: Path,
+    heatmaps: Path,
+    out: Path,
+    *,
+    params: Params,
+    lineage: Lineage,
+    checkpoints: Path | None = None,
+) -> ExpressionReport:
+    """Train on `faces` with the mask classifier of `heatmaps`; write a release folder at `out`.
+
+    A run that was killed goes on from its last epoch, kept in `checkpoints` (beside `out` by default).
+    Raises `TrainingError` naming a class without a training face, or where the loss is no longer a number.
+    """
+    size, section, device = params.data.crop_size, params.expression, default_device()
+    train, val = (
+        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
+    )
+    require_classes(train, classes=params.classes, path=faces)
+    weights = heatmaps / WEIGHTS
+    classifier = architecture.mask_classifier(params)
+    export.load_weights(classifier, weights)
+    task = ExpressionTask(
+        model=architecture.expression_classifier(params),
+        mask_classifier=classifier,
+        train=train,
+        val=val,
+        classes=len(params.classes),
+        batch_size=section.batch_size,
+        device=device,
+        weights=ExpressionLoss(
+            masked_branch_weight=section.masked_branch_weight,
+            prior_strength=section.prior_strength,
+            label_smoothing=section.label_smoothing,
+            consistency=section.consistency,
+        ),
+    )
+    checkpoint = Checkpoint(
+        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        fingerprint("train_expression", faces, weights, params.seed, params.classes, params.data, section),
+    )
+    trainer = Trainer(
+        task,
+        Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
+        seed=params.seed,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    metrics = record.train(trainer)
+    task.model.load_state_dict(trainer.best)
+    with tempfile.TemporaryDirectory() as folder:
+        history = Path(folder) / HISTORY
+        history.write_text(record.history_csv(trainer.history), encoding="utf-8")
+        release = export.write_release(
+            out,
+            model=MaskAwareNet(mask_classifier=classifier, expression=task.model),
+            params=params,
+            lineage=lineage,
+            plots={f"training_{HISTORY}": history},
+        )
+    checkpoint.remove()
+    return ExpressionReport(release, metrics)

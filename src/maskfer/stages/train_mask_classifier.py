@@ -1,0 +1,74 @@
+"""Stage `train_mask_classifier`: masked or not, and where the face looks (§5.1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskfer import atomic
+from maskfer.config import Params
+from maskfer.errors import TrainingError
+from maskfer.learning import architecture, export, record
+from maskfer.learning.checkpoint import Checkpoint, fingerprint
+from maskfer.learning.faces import load
+from maskfer.learning.tasks.mask import MaskTask
+from maskfer.learning.training import Plan, Trainer, default_device
+
+WEIGHTS = "mask_classifier.safetensors"
+METRICS = "metrics.json"
+HISTORY = "history.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskClassifierReport:
+    """What the stage made and how good it is on `val`."""
+
+    weights: Path
+    metrics: dict[str, Any]
+
+
+def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = None) -> MaskClassifierReport:
+    """Train on `faces`; write the weights, `metrics.json` and `history.csv` into `out`.
+
+    A run that was killed goes on from its last epoch, kept in `checkpoints` (beside `out` by default).
+    Raises `TrainingError` where no training face is masked, or none is not.
+    """
+    size = params.data.crop_size
+    train, val = (
+        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
+    )
+    masked = int(train.is_masked.sum())
+    if masked in (0, len(train)):
+        raise TrainingError(
+            f"{faces}: {masked} of {len(train)} training faces are masked, some of both kinds are needed; "
+            "build the dataset without --no-masks, from unmasked photographs"
+        )
+    section, device = params.mask_classifier, default_device()
+    task = MaskTask(
+        model=architecture.mask_classifier(params),
+        train=train,
+        val=val,
+        batch_size=section.batch_size,
+        device=device,
+    )
+    checkpoint = Checkpoint(
+        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        fingerprint("train_mask_classifier", faces, params.seed, params.data, params.heatmap, section),
+    )
+    trainer = Trainer(
+        task,
+        Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
+        seed=params.seed,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    metrics = {"faces": len(train), "masked": masked, **record.train(trainer)}
+    task.model.load_state_dict(trainer.best)
+    with atomic.new_folder(out) as work:
+        (work / WEIGHTS).write_bytes(export.weights_bytes(task.model))
+        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+    checkpoint.remove()
+    return MaskClassifierReport(out / WEIGHTS, metrics)

@@ -1,0 +1,66 @@
+"""What the tests of the training stages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from maskfer.data.table import encode_image, encode_region, write_faces
+from maskfer.labels import EXPRESSIONS, ORIENTATIONS
+
+
+@pytest.fixture(scope="session")
+def toy_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A faces table of 72 drawn heads and their masked twins: enough to train on, in seconds."""
+    path = tmp_path_factory.mktemp("toy") / "faces.parquet"
+    rng = np.random.default_rng(0)
+    rows = [row for index in range(72) for row in _toy_twins(index, rng)]
+    write_faces(path, rows, metadata={"crop_size": 96, "crop_context": 1.2, "seed": 0})
+    return path
+
+
+def _toy_twins(index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    face = np.full((96, 96, 3), int(rng.integers(20, 80)), np.uint8)
+    skin = int(rng.integers(120, 200))
+    cv2.ellipse(face, (48, 48), (32, 44), 0, 0, 360, (skin,) * 3, -1)
+    label = index % 3
+    for eye in (34, 62):
+        cv2.circle(face, (eye, 38 - 3 * label), 4, (20, 20, 20), -1)
+    cv2.ellipse(face, (48, 68), (14, 3 + 4 * label), 0, 0, 180, (40, 40, 40), 2)
+    region = np.zeros((96, 96), bool)
+    region[52:90, 20:76] = True
+    masked = face.copy()
+    masked[region] = int(rng.integers(215, 250))
+    common = {
+        "source": f"{index}.png",
+        "source_sha256": f"{index:064x}",
+        "person": f"person-{index // 3}",
+        "expression": EXPRESSIONS[label],
+        "split": ("train", "train", "val", "test")[index // 3 % 4],
+        "orientation": ORIENTATIONS[index % 5],
+        "confidence": 0.9,
+        "box": [8.0, 8.0, 80.0, 80.0],
+    }
+    unmasked = {
+        **common,
+        "face_id": f"{index:016x}",
+        "is_masked": False,
+        "mask_origin": "none",
+        "image": encode_image(face, quality=90),
+    }
+    twin = {
+        **common,
+        "face_id": f"{index:016x}-m",
+        "is_masked": True,
+        "mask_origin": "drawn",
+        "mask_type": "surgical",
+        "mask_color": "#ffffff",
+        "twin_id": f"{index:016x}",
+        "image": encode_image(masked, quality=90),
+        "mask_region": encode_region(region),
+    }
+    return [unmasked, twin]

@@ -1,0 +1,166 @@
+"""The three training stages, one after the other, on drawn heads."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import pyarrow.parquet as pq
+import pytest
+
+from maskfer.config import Params
+from maskfer.data.table import FacesTable, read_metadata, write_table
+from maskfer.errors import DatasetError, TrainingError
+from maskfer.release import Lineage, read
+from maskfer.stages import compute_heatmaps, train_expression, train_mask_classifier
+
+PARAMS = Params.model_validate(
+    {
+        "mask_classifier": {"epochs": 6, "batch_size": 16, "width": 8},
+        "heatmap": {"epochs": 2, "batch_size": 16, "patch": 24, "stride": 12},
+        "expression": {"epochs": 2, "batch_size": 16, "width": 8},
+    }
+)
+LINEAGE = Lineage(dataset_sha256="0" * 64)
+
+
+class Built(NamedTuple):
+    faces: Path
+    mask: train_mask_classifier.MaskClassifierReport
+    heatmaps: compute_heatmaps.HeatmapReport
+    expression: train_expression.ExpressionReport
+
+
+@pytest.fixture(scope="module")
+def built(toy_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    home = tmp_path_factory.mktemp("built")
+    mask = train_mask_classifier.run(toy_faces, home / "mask", params=PARAMS)
+    maps = compute_heatmaps.run(toy_faces, home / "mask", home / "maps", params=PARAMS)
+    expression = train_expression.run(
+        toy_faces, home / "maps", home / "release", params=PARAMS, lineage=LINEAGE
+    )
+    return Built(toy_faces, mask, maps, expression)
+
+
+def test_the_mask_classifier_knows_masks_after_a_few_epochs(built: Built) -> None:
+    assert built.mask.metrics["val"]["mask_accuracy"] >= 0.9
+    written = json.loads((built.mask.weights.parent / "metrics.json").read_text())
+    assert written == built.mask.metrics
+
+
+def test_every_epoch_is_in_the_history(built: Built) -> None:
+    with (built.mask.weights.parent / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "seconds", "mask_accuracy", "orientation_macro_f1"} <= set(rows[0])
+
+
+def test_each_training_and_validation_face_gets_one_heatmap(built: Built) -> None:
+    table = pq.read_table(built.heatmaps.heatmaps)
+    expected = [
+        face_id
+        for split in ("train", "val")
+        for face_id in FacesTable.read(built.faces, split=split).column("face_id")
+    ]
+
+    assert table.column("face_id").to_pylist() == expected
+    assert {len(value) for value in table.column("heatmap").to_pylist()} == {8 * 8}
+    assert read_metadata(built.heatmaps.heatmaps)["grid"] == 8
+    assert set(built.heatmaps.metrics["val"]) >= {"correlation", "iou", "iou_exact"}
+
+
+def test_the_release_answers_with_the_grid_and_the_classes_of_its_params(built: Built) -> None:
+    release = read(built.expression.release.path)
+    session = ort.InferenceSession(release.onnx, providers=["CPUExecutionProvider"])
+
+    expression, _, _, heatmap = session.run(None, {"faces": np.zeros((3, 1, 96, 96), np.float32)})
+
+    assert release.classes == PARAMS.classes
+    assert expression.shape == (3, 3)
+    assert heatmap.shape == (3, 8, 8)
+    assert "plots/training_history.csv" in release.metadata.files
+    assert set(built.expression.metrics["val"]) >= {"masked_accuracy", "unmasked_macro_f1"}
+
+
+def test_no_checkpoint_is_left_when_a_stage_ends_well(built: Built) -> None:
+    assert not list(built.mask.weights.parent.parent.glob(".*checkpoint*"))
+
+
+def test_a_class_without_a_training_face_stops_with_its_name(built: Built, tmp_path: Path) -> None:
+    table = FacesTable.read(built.faces)
+    keep = np.array(
+        [
+            split != "train" or expression != "negative"
+            for split, expression in zip(table.column("split"), table.column("expression"), strict=True)
+        ]
+    )
+    faces = tmp_path / "faces.parquet"
+    write_table(faces, table.where(keep).table, metadata=dict(table.metadata))
+
+    with pytest.raises(TrainingError, match=r"faces\.parquet: no training face of class negative"):
+        train_expression.run(
+            faces, built.heatmaps.weights.parent, tmp_path / "out", params=PARAMS, lineage=LINEAGE
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_masked_faces_cannot_train_a_mask_classifier(built: Built, tmp_path: Path) -> None:
+    table = FacesTable.read(built.faces)
+    faces = tmp_path / "faces.parquet"
+    write_table(faces, table.where(~np.array(table.column("is_masked"))).table, metadata=dict(table.metadata))
+
+    with pytest.raises(TrainingError, match="0 of 36 training faces are masked"):
+        train_mask_classifier.run(faces, tmp_path / "out", params=PARAMS)
+
+
+def test_faces_of_another_size_are_refused(built: Built, tmp_path: Path) -> None:
+    params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"crop_size": 64})})
+
+    with pytest.raises(DatasetError, match=r"96 pixels wide, data\.crop_size is 64"):
+        train_mask_classifier.run(built.faces, tmp_path / "out", params=params)
+
+
+def test_weights_of_another_width_are_refused(built: Built, tmp_path: Path) -> None:
+    wider = PARAMS.mask_classifier.model_copy(update={"width": 16})
+    params = PARAMS.model_copy(update={"mask_classifier": wider})
+
+    with pytest.raises(TrainingError, match="weights of another architecture"):
+        compute_heatmaps.run(built.faces, built.mask.weights.parent, tmp_path / "out", params=params)
+
+
+_KILLED_RUN = """
+import sys
+from pathlib import Path
+from maskfer.config import Params
+from maskfer.stages import train_mask_classifier
+faces, out, params = sys.argv[1:]
+train_mask_classifier.run(Path(faces), Path(out), params=Params.model_validate_json(params))
+"""
+
+
+def test_a_run_that_is_killed_ends_where_an_uninterrupted_one_ends(built: Built, tmp_path: Path) -> None:
+    out = tmp_path / "mask"
+    checkpoint = tmp_path / ".mask.checkpoint.safetensors"
+    command = [sys.executable, "-c", _KILLED_RUN, str(built.faces), str(out), PARAMS.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert checkpoint.exists()
+    assert not out.exists()
+
+    report = train_mask_classifier.run(built.faces, out, params=PARAMS)
+
+    assert report.weights.read_bytes() == built.mask.weights.read_bytes()
+    assert not checkpoint.exists()
