@@ -1,0 +1,98 @@
+"""Faces of consecutive frames to tracks: who is the same person from one sampled frame to the next.
+
+Runs over the boxes of the whole file once all segments are there, so that a track's number does not depend on
+how the file was cut. Position and size only, no identity: who leaves and comes back later is a new track.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int32, Int64
+
+MAX_GAP_S: Final = 1.0
+"""A face unseen for longer starts a new track."""
+_MIN_OVERLAP: Final = 0.1
+"""Intersection over union from which two boxes are the same face."""
+_MAX_STEP: Final = 0.75
+"""Between sampled frames a centre may move by this many box sides even where the boxes part."""
+_MAX_GROWTH: Final = 2.0
+"""Ratio of two sides above which two boxes are not the same face."""
+
+Boxes = Float32[np.ndarray, "n 4"]
+"""left, top, width, height in pixels."""
+
+
+@dataclass(slots=True)
+class _Track:
+    number: int
+    box: Float32[np.ndarray, " 4"]
+    time_s: float
+
+
+def assign_tracks(
+    frames: Int64[np.ndarray, " n"],
+    times_s: Float64[np.ndarray, " n"],
+    boxes: Boxes,
+    *,
+    max_gap_s: float = MAX_GAP_S,
+) -> Int32[np.ndarray, " n"]:
+    """Number the faces' tracks from 0 in order of appearance; rows must be ascending by frame.
+
+    Within a frame the closest pairs of face and track are joined first, so the order of a frame's rows
+    decides nothing but the numbers of tracks that start in it.
+    """
+    tracks = np.empty(len(frames), np.int32)
+    live: list[_Track] = []
+    started = 0
+    starts = np.flatnonzero(np.diff(frames, prepend=-1))
+    for rows in np.split(np.arange(len(frames)), starts[1:]) if len(frames) else []:
+        time_s = float(times_s[rows[0]])
+        live = [track for track in live if time_s - track.time_s <= max_gap_s]
+        joined = _pair(boxes[rows], live)
+        for position, row in enumerate(rows):
+            track = joined.get(position)
+            if track is None:
+                track = _Track(started, boxes[row], time_s)
+                started += 1
+                live.append(track)
+            track.box, track.time_s = boxes[row], time_s
+            tracks[row] = track.number
+    return tracks
+
+
+def _pair(boxes: Boxes, live: list[_Track]) -> dict[int, _Track]:
+    """Join boxes and tracks one to one, closest first; what is too far apart stays single."""
+    if not live:
+        return {}
+    closeness = _closeness(boxes, np.stack([track.box for track in live]))
+    joined: dict[int, _Track] = {}
+    taken: set[int] = set()
+    # A stable sort: equal pairs are joined in the order of rows, on every machine.
+    for flat in np.argsort(-closeness, axis=None, kind="stable"):
+        box, track = divmod(int(flat), len(live))
+        if closeness[box, track] <= 0.0:
+            break
+        if box not in joined and track not in taken:
+            joined[box] = live[track]
+            taken.add(track)
+    return joined
+
+
+def _closeness(boxes: Boxes, others: Boxes) -> Float32[np.ndarray, "n m"]:
+    """How near two boxes are: above 1 where they overlap, in (0, 1] where they are a step apart, else 0."""
+    a, b = boxes[:, None, :], others[None, :, :]
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    intersection = np.prod(np.clip(high - low, 0.0, None), axis=-1)
+    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - intersection
+    overlap = intersection / np.maximum(union, 1e-6)
+    sides_a, sides_b = np.max(a[..., 2:], axis=-1), np.max(b[..., 2:], axis=-1)
+    larger, smaller = np.maximum(sides_a, sides_b), np.maximum(np.minimum(sides_a, sides_b), 1e-6)
+    centers = a[..., :2] + a[..., 2:] / 2 - b[..., :2] - b[..., 2:] / 2
+    steps = np.linalg.norm(centers, axis=-1) / np.maximum(smaller, 1e-6)
+    near = np.where(steps < _MAX_STEP, 1.0 - steps / _MAX_STEP, 0.0)
+    closeness = np.where(overlap >= _MIN_OVERLAP, 1.0 + overlap, near)
+    return np.where(larger / smaller <= _MAX_GROWTH, closeness, 0.0).astype(np.float32)
