@@ -16,6 +16,7 @@ import numpy as np
 
 from maskfer.errors import InputError
 from maskfer.faces.face import Box, Detection, Image, Points
+from maskfer.faces.shape import fit_mean_face, five_of
 
 _WEIGHTS: Final = Path("models", "shape_predictor_68_face_landmarks.dat")
 _REMEDY: Final = "pip install maskfer[data]"
@@ -29,7 +30,7 @@ _DOWN: Final = 0.05
 _OTHER_STARTS: Final = ((1.15, 0.0), (0.85, 0.0), (1.0, 0.1), (1.1, -0.1))
 _TRUSTED: Final = 0.3
 _USELESS: Final = 0.6
-"""Disagreement with the detector's five points beyond which another start is tried, and none is believed."""
+"""Disagreements with the detector's five points: beyond these another start is tried, and none believed."""
 
 
 class DlibLandmarks:
@@ -50,10 +51,10 @@ class DlibLandmarks:
         """Return 68 points in the picture's pixels, numbered as iBUG-68 counts from 0."""
         return self._place(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), box)
 
-    def predict_checked(self, image: Image, detection: Detection) -> Points | None:
+    def predict_checked(self, image: Image, detection: Detection) -> Points:
         """Return the 68 points, of several starts those that agree best with the detector's five points.
 
-        None when no start comes near them, as on profiles and on many faces that wear a mask.
+        Where no start comes near them, as on profiles and under many masks, a mean face is fitted to them.
         """
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         best = self._place(grey, detection.box)
@@ -62,7 +63,7 @@ class DlibLandmarks:
             other = self._place(grey, _changed(detection.box, scale=scale, down=down))
             if disagreement(other, detection.points) < error:
                 best, error = other, disagreement(other, detection.points)
-        return best if error <= _USELESS else None
+        return best if error <= _USELESS else fit_mean_face(detection.points)
 
     def _place(self, grey: np.ndarray, box: Box) -> Points:
         x, y = box.center
@@ -79,10 +80,8 @@ def disagreement(landmarks: Points, five: Points) -> float:
     The size is the mean distance of the five points from their middle, which a turned head does not shrink to
     nothing as it does the distance between the eyes.
     """
-    eyes = [landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)]
-    same = np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]])
     size = np.linalg.norm(five - five.mean(axis=0), axis=1).mean()
-    return float(np.linalg.norm(same - five, axis=1).mean() / max(size, 1e-6))
+    return float(np.linalg.norm(five_of(landmarks) - five, axis=1).mean() / max(size, 1e-6))
 
 
 def _changed(box: Box, *, scale: float, down: float) -> Box:

@@ -19,8 +19,6 @@ from maskfer.labels import Orientation
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)
 _SIDEWAYS: Final = 0.15
 """Deviation of the left share from 1/2 at which a face looks aside: a turn of about 17 degrees."""
-_SIDEWAYS_FIVE: Final = 0.3
-"""The same border for the nose between the five points' eyes and mouth corners, in half widths."""
 _LEVEL: Final = 0.48
 _UP: Final = 0.22
 _DOWN: Final = 0.27
@@ -58,17 +56,6 @@ def orientation_of(landmarks: Points) -> Orientation:
         sideways=(turn.left_share - 0.5) / _SIDEWAYS,
         nod=_scaled(turn.nose_height, level=_LEVEL, up=_UP, down=_DOWN),
     )
-
-
-def orientation_of_five(points: Points) -> Orientation:
-    """Return `LEFT`, `CENTER` or `RIGHT` from the detector's five points, which hold where landmarks fail.
-
-    A nod is left out: on five points it is noise (correlation .35 with that of 68; of the turn it is .92).
-    """
-    x = _without_roll(points, points[0], points[1])[:, 0]
-    half_width = _at_least_one((x[1] - x[0] + x[4] - x[3]) / 4)
-    middle = (x[0] + x[1] + x[3] + x[4]) / 4
-    return _decide(sideways=(x[2] - middle) / half_width / _SIDEWAYS_FIVE, nod=0.0)
 
 
 def _decide(*, sideways: float, nod: float) -> Orientation:

@@ -23,7 +23,7 @@ from maskfer.faces.crop import crop_face
 from maskfer.faces.detect import default_detector, primary_face
 from maskfer.faces.face import FaceDetector, Image
 from maskfer.faces.landmarks import DlibLandmarks
-from maskfer.faces.orientation import orientation_of, orientation_of_five
+from maskfer.faces.orientation import orientation_of
 from maskfer.parallel import map_in_processes
 from maskfer.stages.ingest import read_records
 
@@ -87,7 +87,6 @@ def align_face(record: Record, *, raw: Path, data: DataParams) -> dict[str, Any]
     if detection is None:
         return "no face found"
     landmarks = predictor.predict_checked(image, detection)
-    looks = orientation_of_five(detection.points) if landmarks is None else orientation_of(landmarks)
     box = detection.box
     crop, frame = crop_face(image, box, size=data.crop_size, context=data.crop_context)
     return {
@@ -100,10 +99,10 @@ def align_face(record: Record, *, raw: Path, data: DataParams) -> dict[str, Any]
         "split": record.split,
         "is_masked": record.is_masked,
         "mask_origin": "real" if record.is_masked else "none",
-        "orientation": looks.value,
+        "orientation": orientation_of(landmarks).value,
         "confidence": detection.confidence,
         "box": [box.left, box.top, box.width, box.height],
-        "landmarks": None if landmarks is None else frame.to_crop(landmarks).ravel().tolist(),
+        "landmarks": frame.to_crop(landmarks).ravel().tolist(),
         "image": encode_image(crop, quality=data.image_quality),
     }
 

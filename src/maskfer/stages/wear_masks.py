@@ -88,7 +88,7 @@ def run(faces: Path, out: Path, *, params: Params, workers: int | None = None) -
 def draw_twin(face: Row, *, params: Params) -> Row | str:
     """Return the columns in which a face's twin differs from it, or why it cannot wear a mask."""
     if face["landmarks"] is None:
-        return "no landmarks that fit the face"
+        return "the face has no landmarks"
     crop = decode_image(face["image"], flags=cv2.IMREAD_COLOR, where=f"face {face['face_id']}")
     landmarks = np.array(face["landmarks"], np.float32).reshape(-1, 2)
     # By face, not by position: a twin stays the same whatever is added to the dataset or runs beside it.
