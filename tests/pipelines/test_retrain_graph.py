@@ -1,0 +1,155 @@
+"""The compiled graph: what a Kubeflow cluster gets to read. Nothing is run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from maskfer.config import Params, Settings
+from maskfer.errors import InputError
+from maskfer.promotion import PromotionPolicy
+from pipelines.retrain import STEPS, Cluster, cluster_of, compile_to, recipe
+
+TRAINING = ("exec-train-mask-classifier", "exec-compute-heatmaps", "exec-train-expression")
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, Document]:
+    out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    cluster = Cluster(image="registry.example/maskfer-python:1", gpus=2, data_claim="faces")
+    compile_to(out, defaults=recipe(Params(), policy=PromotionPolicy()), cluster=cluster)
+    spec, platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
+    return spec, platform
+
+
+def test_the_steps_follow_each_other(compiled: tuple[Document, Document]) -> None:
+    tasks = compiled[0]["root"]["dag"]["tasks"]
+    names = [step.replace("_", "-") for step in STEPS]
+    assert set(tasks) == {"importer", *names}
+    for before, after in pairwise(names):
+        assert before in tasks[after]["dependentTasks"]
+
+
+def test_the_file_is_a_pipeline_spec_without_unknown_fields(compiled: tuple[Document, Document]) -> None:
+    parsed = json_format.ParseDict(compiled[0], pipeline_spec_pb2.PipelineSpec())
+    assert parsed.pipeline_info.name == "maskfer-retrain"
+
+
+def test_every_reference_inside_the_file_leads_somewhere(compiled: tuple[Document, Document]) -> None:
+    spec, platform = compiled
+    executors = spec["deploymentSpec"]["executors"]
+    tasks = spec["root"]["dag"]["tasks"]
+    arguments = spec["root"]["inputDefinitions"]["parameters"]
+    for task in tasks.values():
+        component = spec["components"][task["componentRef"]["name"]]
+        assert component["executorLabel"] in executors
+        for source in _sources(task):
+            if "taskOutputArtifact" in source:
+                wanted = source["taskOutputArtifact"]
+                producer = tasks[wanted["producerTask"]]
+                made = spec["components"][producer["componentRef"]["name"]]["outputDefinitions"]["artifacts"]
+                assert wanted["outputArtifactKey"] in made
+            else:
+                assert source["componentInputParameter"] in arguments
+    assert platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].keys() <= executors.keys()
+
+
+def test_only_the_training_steps_ask_for_gpus(compiled: tuple[Document, Document]) -> None:
+    spec, platform = compiled
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        if "container" not in executor:
+            continue
+        resources = executor["container"]["resources"]
+        assert resources["resourceMemoryRequest"] == "8Gi"
+        if name in TRAINING:
+            assert resources["accelerator"]["resourceCount"] == "2"
+            assert resources["accelerator"]["resourceType"] == "nvidia.com/gpu"
+            assert kubernetes[name]["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}
+            assert kubernetes[name]["tolerations"][0]["key"] == "nvidia.com/gpu"
+        else:
+            assert "accelerator" not in resources
+            assert "tolerations" not in kubernetes[name]
+
+
+def test_every_step_runs_in_the_named_image_and_mounts_the_claim(compiled: tuple[Document, Document]) -> None:
+    spec, platform = compiled
+    containers = [
+        each["container"] for each in spec["deploymentSpec"]["executors"].values() if "container" in each
+    ]
+    assert {container["image"] for container in containers} == {"registry.example/maskfer-python:1"}
+    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        assert executor["pvcMount"][0]["constant"] == "faces"
+
+
+def test_register_gets_the_registrys_address_and_is_never_answered_from_a_cache(
+    compiled: tuple[Document, Document],
+) -> None:
+    spec, platform = compiled
+    caching = {name: task["cachingOptions"] for name, task in spec["root"]["dag"]["tasks"].items()}
+    assert caching["register"] == {}
+    assert all(
+        options == {"enableCache": True} for name, options in caching.items() if name in _cached(STEPS)
+    )
+    (variable,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-register"][
+        "configMapAsEnv"
+    ]
+    assert variable["configMapName"] == "maskfer-settings"
+    assert variable["keyToEnv"][0]["envVar"] == "MASKFER_TRACKING_URI"
+
+
+def test_a_cached_step_is_keyed_by_data_and_library(compiled: tuple[Document, Document]) -> None:
+    for name in _cached(STEPS):
+        inputs = compiled[0]["components"][f"comp-{name}"]["inputDefinitions"]["parameters"]
+        assert inputs.keys() >= {"params", "dataset_sha256", "code_sha256"}
+
+
+def test_a_change_of_the_expression_section_leaves_the_mask_steps_as_they_are() -> None:
+    one = recipe(Params(), policy=PromotionPolicy())
+    other = recipe(Params.model_validate({"expression": {"epochs": 99}}), policy=PromotionPolicy())
+    assert one.params != other.params
+    assert one.mask_params == other.mask_params
+
+
+def test_without_gpus_nothing_is_said_about_them(tmp_path: Path) -> None:
+    out = tmp_path / "pipeline.yaml"
+    compile_to(out, defaults=recipe(Params(), policy=PromotionPolicy()), cluster=Cluster(gpus=0))
+    assert "nvidia" not in out.read_text(encoding="utf-8")
+
+
+def test_a_file_that_kubeflow_would_not_take_is_refused_and_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pipeline\.json.*\.yaml"):
+        compile_to(
+            tmp_path / "pipeline.json",
+            defaults=recipe(Params(), policy=PromotionPolicy()),
+            cluster=Cluster(),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cluster_reads_from_a_store_or_a_claim_but_never_from_this_machine() -> None:
+    cluster, table = cluster_of("pvc://faces/2026/faces.parquet", settings=Settings())
+    assert (cluster.data_claim, table.faces_uri) == ("faces", "/mnt/maskfer-data/2026/faces.parquet")
+    cluster, table = cluster_of("s3://bucket/faces.parquet", settings=Settings())
+    assert (cluster.data_claim, table.faces_uri) == (None, "s3://bucket/faces.parquet")
+    for wrong in ("data/faces", "pvc:///faces.parquet", "s3://bucket/photos"):
+        with pytest.raises(InputError, match=r"faces\.parquet"):
+            cluster_of(wrong, settings=Settings())
+
+
+def _cached(steps: tuple[str, ...]) -> list[str]:
+    return [step.replace("_", "-") for step in steps if step != "register"]
+
+
+def _sources(task: Document) -> Iterator[Document]:
+    inputs = task.get("inputs", {})
+    yield from inputs.get("parameters", {}).values()
+    yield from inputs.get("artifacts", {}).values()
