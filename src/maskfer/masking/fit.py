@@ -16,13 +16,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from maskfer.labels import Orientation
 
 Point = Float[np.ndarray, " 2"]
 Chart = Float[np.ndarray, "n 2"]
 """s, t."""
+Curve = Float[np.ndarray, "9 2"]
+"""x, y in the upright frame at `_KNOTS`."""
+Curves = Float[np.ndarray, "2 9 2"]
+"""One curve on the far and one on the near side."""
 
 _EDGE_BOTTOM = 4.7
 """Landmark of the jaw (counted from the ear) at the chart's lower corners."""
@@ -32,20 +36,37 @@ _KNOTS = np.linspace(0.0, 1.0, 9)
 _ACROSS = np.sin(_FORESHORTENING * _KNOTS) / math.sin(_FORESHORTENING)
 _BULGE = np.array([0.0, 0.37, 0.7, 0.91, 0.92, 0.83, 0.7, 0.45, 0.15])
 """Profile of nose, lips and chin, 1 at the tip of the nose."""
-
-
-Curve = Float[np.ndarray, "9 2"]
-"""x, y in the upright frame at `_KNOTS`."""
+_HOLLOW = np.sin(math.pi * _KNOTS)[:, None] * [0.05, 0.035]
+"""How far cloth spans the hollow between chin and jaw."""
+_TOP = np.array(
+    [
+        [0.0, 0.29, 0.51, 0.32, 0.15, 0.02, 0.0, 0.0, 0.0],
+        [0.0, 0.05, 0.30, 0.64, 0.82, 0.92, 0.70, 0.31, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.06, 0.30, 0.69, 1.0],
+    ]
+)
+"""The upper border at the knots, from its height beside the nose, under the eye and at the jaw."""
+_FAR, _NEAR = 0, 1
+_OUTWARD = np.array([[[-1.0, 1.0]], [[1.0, 1.0]]])
+_MIRROR = np.array(
+    [
+        *(*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31),
+        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),
+    ]
+)
+"""iBUG-68 index of each landmark's mirror image."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Half:
-    """One side of the face: the borders of its chart from nose to jaw."""
+class _Span:
+    """The curves that the chart is spanned between, in the upright frame."""
 
-    edge: Curve
-    top: Curve
-    bottom: Curve
-    ear: Point
+    centre: Curve
+    edge: Curves
+    top: Curves
+    bottom: Curves
+    ear: Float[np.ndarray, "2 2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +85,8 @@ class Fit:
     """The side template is worn: one ear, and the far half ends at the silhouette."""
     far_extent: float
     """How much of the template's far half is in sight, in units of s."""
-    sine_yaw: float
     _axes: Float[np.ndarray, "2 2"]
-    _centre: Curve
-    _far: _Half
-    _near: _Half
+    _span: _Span
 
     def to_image(self, chart: Chart) -> Float[np.ndarray, "n 2"]:
         """Map chart coordinates to pixels."""
@@ -79,18 +97,14 @@ class Fit:
         s, t = chart[:, :1], chart[:, 1:]
         r, t_in = np.minimum(np.abs(s), 1.0), np.minimum(np.maximum(t, 0.0), 1.0)
         w = np.sin(_FORESHORTENING * r) / math.sin(_FORESHORTENING)
-        is_near = s >= 0
+        span, side = self._span, (s[:, 0] >= 0).astype(np.intp)
         # A Coons patch: between nose line and jaw, plus between upper and lower border, less what both count.
         down, across = _Between(t_in), _Between(r)
-        centre, far, near = self._centre, self._far, self._near
-        edge = np.where(is_near, down.of(near.edge), down.of(far.edge))
-        top = np.where(is_near, across.of(near.top), across.of(far.top))
-        bottom = np.where(is_near, across.of(near.bottom), across.of(far.bottom))
-        upper = np.where(is_near, near.edge[0], far.edge[0])
-        lower = np.where(is_near, near.edge[-1], far.edge[-1])
-        points = (1 - w) * down.of(centre) + w * edge
-        points += (1 - t_in) * (top - (1 - w) * centre[0] - w * upper)
-        points += t_in * (bottom - (1 - w) * centre[-1] - w * lower)
+        centre, edge = down.of(span.centre), down.of(span.edge, side)
+        top, bottom = across.of(span.top, side), across.of(span.bottom, side)
+        upper = span.centre[0] + w * (span.edge[side, 0] - span.centre[0])
+        lower = span.centre[-1] + w * (span.edge[side, -1] - span.centre[-1])
+        points = centre + w * (edge - centre) + (1 - t_in) * (top - upper) + t_in * (bottom - lower)
         points[:, :1] += np.sign(s) * (np.abs(s) - r) * 0.8
         points[:, 1:] += t - t_in
         return np.asarray(points)
@@ -103,9 +117,9 @@ class Fit:
         """Undo `from_upright`."""
         return np.asarray((points - self.nose) @ self._axes.T / self.height_px**2)
 
-    def direction(self, vector: Point) -> tuple[float, float]:
+    def direction(self, x: float, y: float) -> tuple[float, float]:
         """Turn a direction in the picture into one along s and t; its length stays."""
-        across, down = vector @ self._axes.T / self.height_px
+        across, down = self._axes @ (x, y) / self.height_px
         return float(across), float(down)
 
     def texture_s(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -114,7 +128,7 @@ class Fit:
 
     def ear(self, *, near: bool) -> Point:
         """Return the root of an ear in the upright frame, near side at positive x."""
-        return self._near.ear if near else self._far.ear
+        return np.asarray(self._span.ear[_NEAR if near else _FAR])
 
 
 def fit_mask(
@@ -132,50 +146,76 @@ def fit_mask(
     shows from the side: both in units of the nose-jaw line.
     """
     points = landmarks.astype(np.float64)
-    nose = _along(points[27:31], np.array([1.0 - rise]))[0]
+    below = min(int(1.0 - rise), 2)
+    nose = points[27 + below] + (1.0 - rise - below) * (points[28 + below] - points[27 + below])
     down = points[8] - nose
     height_px = math.hypot(*down)
-    down /= height_px
     mirror = -1.0 if orientation is Orientation.RIGHT else 1.0
-    axes = height_px * np.array([[mirror * down[1], -mirror * down[0]], down])
+    axes = np.array([[mirror * down[1], -mirror * down[0]], down])
     upright = (points - nose) @ axes.T / height_px**2
     if mirror < 0:
         upright = upright[_MIRROR]
+    far_width, near_width = max(-float(upright[3, 0]), 0.05), max(float(upright[13, 0]), 0.05)
+    asymmetry = (near_width - far_width) / (near_width + far_width)
+    sine_yaw = math.copysign(min(1.0, 1.15 * abs(asymmetry)), asymmetry)
+    span = _span_chart(upright, depth=depth * sine_yaw, slant=slant)
     is_side = orientation in (Orientation.LEFT, Orientation.RIGHT)
-    far_width, near_width = (max(-upright[3, 0], 0.05), max(upright[13, 0], 0.05))
-    asymmetry = float(np.clip((near_width - far_width) / (near_width + far_width), -1.0, 1.0))
-    sine_yaw = min(1.0, 1.15 * abs(asymmetry))
-    centre = _centre_line(upright, depth=depth * sine_yaw * math.copysign(1.0, asymmetry))
-    near = _half(upright[16:7:-1], upright[42:48], sign=1.0, centre=centre, slant=slant)
-    far = _half(upright[:9], upright[36:42], sign=-1.0, centre=centre, slant=slant)
-    ratio = float(min(near_width, far_width) / max(near_width, far_width))
     far_extent = 1.0
     if is_side:
-        silhouette = np.abs(far.edge[:, 0]) - np.abs(centre[:, 0])
-        far_extent = float(np.clip(1.6 * silhouette.max() / near_width, 0.15, 1.0))
+        in_sight = float((np.abs(span.edge[_FAR, :, 0]) - np.abs(span.centre[:, 0])).max())
+        far_extent = min(max(1.6 * in_sight / near_width, 0.15), 1.0)
     return Fit(
         nose=nose,
         height_px=height_px,
         angle_deg=math.degrees(math.atan2(-down[0], down[1])),
-        ratio=ratio,
+        ratio=min(near_width, far_width) / max(near_width, far_width),
         is_side=is_side,
         far_extent=far_extent,
-        sine_yaw=sine_yaw,
         _axes=axes,
-        _centre=centre,
-        _far=far,
-        _near=near,
+        _span=span,
     )
 
 
-_MIRROR = np.array(
-    [
-        *(*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31),
-        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
-        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),
-    ]
-)
-"""iBUG-68 index of each landmark's mirror image."""
+def _span_chart(upright: Float[np.ndarray, "68 2"], *, depth: float, slant: float) -> _Span:
+    """Span the chart between the landmarks; `depth` is how far the nose line moves to the far side."""
+    tip_y = min(max(float(upright[30, 1]), 0.2), 0.5)
+    centre = np.empty((9, 2))
+    centre[:, 0] = _BULGE * (upright[30, 0] - depth)
+    centre[:, 1] = np.interp(_KNOTS, (0.0, 0.38, 1.0), (0.0, tip_y, 1.03))
+    # From here on x grows outwards from the nose, on both sides.
+    jaw = np.stack([upright[:9], upright[16:7:-1]]) * _OUTWARD
+    jaw[:, 1:8] = 0.25 * jaw[:, :7] + 0.5 * jaw[:, 1:8] + 0.25 * jaw[:, 2:9]
+    line = centre * _OUTWARD
+    cheek_y = np.maximum(upright[[[36, 39, 40, 41], [42, 45, 46, 47]], 1].max(axis=1) + 0.09, 0.04)
+    corner_y = np.maximum(slant, cheek_y - 0.04)
+    edge = _along(jaw, _down_from(jaw, corner_y)) * 1.02
+    edge[:, 0, 1] = np.maximum(edge[:, 0, 1], corner_y)
+    # Where the nose hides the far cheek, the mask ends at its own silhouette.
+    edge[..., 0] = np.maximum(edge[..., 0], np.maximum(line[..., 0] + 0.06, 0.16 + 0.06 * _KNOTS))
+    bottom = _along(jaw, np.broadcast_to(8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS, (2, 9))) + _HOLLOW
+    bottom += _KNOTS[:, None] * (edge[:, -1:] - bottom[:, -1:])
+    bottom += (1 - _KNOTS)[:, None] * (line[:, -1:] - bottom[:, :1])
+    under_eye = np.maximum(cheek_y, 0.6 * slant)
+    top = np.empty((2, 9, 2))
+    top[..., 0] = _ACROSS * edge[:, :1, 0]
+    top[..., 1] = np.stack([0.6 * cheek_y, under_eye, edge[:, 0, 1]], axis=1) @ _TOP
+    ear = 0.55 * jaw[:, 0] + 0.45 * jaw[:, 1]
+    ear[:, 0] = 1.02 * jaw[:, 0, 0] + 0.03
+    return _Span(
+        centre=centre,
+        edge=edge * _OUTWARD,
+        top=top * _OUTWARD,
+        bottom=bottom * _OUTWARD,
+        ear=ear * _OUTWARD[:, 0],
+    )
+
+
+def _down_from(jaw: Curves, corner_y: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "2 9"]:
+    """Indices along each jaw from where it is as low as `corner_y` to the chart's lower corner."""
+    lowest, index = np.maximum.accumulate(jaw[:, :6, 1], axis=1), np.arange(6.0)
+    first = [min(max(float(np.interp(corner_y[k], lowest[k], index)), 0.8), 2.6) for k in (_FAR, _NEAR)]
+    start = np.array(first)[:, None]
+    return np.asarray(start + (_EDGE_BOTTOM - start) * _KNOTS)
 
 
 class _Between:
@@ -186,51 +226,20 @@ class _Between:
         self._knot = np.minimum(scaled[:, 0].astype(np.intp), len(_KNOTS) - 2)
         self._share = scaled - self._knot[:, None]
 
-    def of(self, curve: Curve) -> Float[np.ndarray, "n 2"]:
-        """Return the curve's points."""
-        start = curve[self._knot]
-        return np.asarray(start + self._share * (curve[self._knot + 1] - start))
+    def of(
+        self, curve: Curve | Curves, side: Int[np.ndarray, " n"] | None = None
+    ) -> Float[np.ndarray, "n 2"]:
+        """Return the curve's points; of a pair of curves, each point on its own side."""
+        if side is None:
+            start, end = curve[self._knot], curve[self._knot + 1]
+        else:
+            start, end = curve[side, self._knot], curve[side, self._knot + 1]
+        return np.asarray(start + self._share * (end - start))
 
 
-def _along(polyline: Float[np.ndarray, "k 2"], at: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
-    """Return points of a polyline at fractional indices."""
-    k = np.minimum(at.astype(np.intp), len(polyline) - 2)
-    return np.asarray(polyline[k] + (at - k)[:, None] * (polyline[k + 1] - polyline[k]))
-
-
-def _smooth(values: Float[np.ndarray, " 9"]) -> Float[np.ndarray, " 9"]:
-    """Round the corners of a sampled curve; its ends stay."""
-    smooth = values.copy()
-    smooth[1:-1] = 0.2 * values[:-2] + 0.6 * values[1:-1] + 0.2 * values[2:]
-    return smooth
-
-
-def _centre_line(upright: Float[np.ndarray, "68 2"], *, depth: float) -> Curve:
-    """The line from the bridge over the tip of the nose to the chin, bulging to where the face looks."""
-    tip_x, tip_y = upright[30]
-    tip_y = float(np.clip(tip_y, 0.2, 0.5))
-    y = np.interp(_KNOTS, [0.0, 0.38, 1.0], [0.0, tip_y, 1.03])
-    return np.stack([_BULGE * (tip_x - depth), y], axis=1)
-
-
-def _half(
-    jaw: Float[np.ndarray, "9 2"], eye: Float[np.ndarray, "6 2"], *, sign: float, centre: Curve, slant: float
-) -> _Half:
-    """Borders of one side; `jaw` runs from the ear to the chin, `sign` is that of the side's x."""
-    outward = np.array([sign, 1.0])
-    jaw, eye, centre = jaw * outward, eye * outward, centre * outward
-    jaw[1:8] = 0.25 * jaw[:7] + 0.5 * jaw[1:8] + 0.25 * jaw[2:9]
-    cheek_y = max(float(eye[:, 1].max()) + 0.09, 0.04)
-    corner_y = max(slant, cheek_y - 0.04)
-    first = float(np.interp(corner_y, np.maximum.accumulate(jaw[:6, 1]), np.arange(6.0)))
-    edge = _along(jaw, np.clip(first, 0.8, 2.6) + (_EDGE_BOTTOM - np.clip(first, 0.8, 2.6)) * _KNOTS) * 1.02
-    edge[0, 1] = max(float(edge[0, 1]), corner_y)
-    # Where the nose hides the far cheek, the mask ends at its own silhouette.
-    edge[:, 0] = np.maximum(edge[:, 0], np.maximum(centre[:, 0] + 0.06, 0.16 + 0.06 * _KNOTS))
-    bottom = _along(jaw, 8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS)
-    bottom += _KNOTS[:, None] * (edge[-1] - bottom[-1]) + (1 - _KNOTS)[:, None] * (centre[-1] - bottom[0])
-    bottom += np.sin(math.pi * _KNOTS)[:, None] * [0.05, 0.035]  # cloth spans the hollow between chin and jaw
-    top_y = np.interp(_KNOTS, [0, 0.25, 0.6, 1], [0.0, 0.6 * cheek_y, max(cheek_y, 0.6 * slant), edge[0, 1]])
-    top = np.stack([_ACROSS * edge[0, 0], _smooth(top_y)], axis=1)
-    ear = np.array([jaw[0, 0] * 1.02 + 0.03, 0.55 * jaw[0, 1] + 0.45 * jaw[1, 1]])
-    return _Half(edge=edge * outward, top=top * outward, bottom=bottom * outward, ear=ear * outward)
+def _along(jaw: Curves, at: Float[np.ndarray, "2 9"]) -> Curves:
+    """Return the points of each jaw at fractional indices."""
+    k = np.minimum(at.astype(np.intp), jaw.shape[1] - 2)
+    side = np.array([[_FAR], [_NEAR]])
+    start = jaw[side, k]
+    return np.asarray(start + (at - k)[..., None] * (jaw[side, k + 1] - start))

@@ -70,7 +70,7 @@ def read_light(
 def picture_white(image: UInt8[np.ndarray, "h w 3"]) -> float:
     """Return the luminance that one pixel in twenty exceeds, from a sample of the picture."""
     step = max(1, min(image.shape[:2]) // 40)
-    sample = image[::step, ::step].reshape(-1, 3) @ np.array([0.114, 0.587, 0.299], np.float32)
+    sample = cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_BGR2GRAY).ravel()
     return float(np.partition(sample, -max(1, len(sample) // 20))[-max(1, len(sample) // 20)])
 
 
@@ -124,8 +124,3 @@ def grain(height: int, width: int, rng: np.random.Generator) -> Plane:
         tile = np.tile(tile, (height // len(tile) + 1, width // len(tile) + 1))
     top, left = int(rng.integers(tile.shape[0] - height + 1)), int(rng.integers(tile.shape[1] - width + 1))
     return tile[top : top + height, left : left + width]
-
-
-def enlarge(field: Float32[np.ndarray, "16 16"], height: int, width: int) -> Plane:
-    """Return a light field at full size."""
-    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -101,12 +102,13 @@ def _measure_parts(files: list[Path], params: MaskingParams) -> dict[str, float]
         found = _timed("detect", seconds, lambda: [wearer.find_faces(image) for image in images])
         pairs = list(zip(images, found, strict=True))
         placed = _timed("landmarks", seconds, lambda: [wearer.place(image, faces) for image, faces in pairs])
-        jobs = list(zip(images, placed, [path.name for path in files], strict=True))
-        for job in jobs[:20]:  # the templates are drawn once and kept
-            wearer.dress(job[0], job[1], name=job[2])
-        worn = _timed(
-            "render", seconds, lambda: [wearer.dress(i, faces, name=n).image for i, faces, n in jobs]
-        )
+        jobs = [
+            partial(wearer.dress, image, faces, points, name=path.name)
+            for (image, faces), points, path in zip(pairs, placed, files, strict=True)
+        ]
+        for job in jobs[:40]:  # the templates are drawn once and kept
+            job()
+        worn = _timed("render", seconds, lambda: [job().image for job in jobs])
         _timed("encode", seconds, lambda: [encode_picture(image, ".jpg") for image in worn])
     finally:
         cv2.setNumThreads(threads)

@@ -92,18 +92,26 @@ class MaskWearer:
                 return faces
         return self._look.detect(image)
 
-    def place(self, image: Image, faces: list[Detection]) -> list[Points]:
-        """Return each face's 68 landmarks."""
+    def place(self, image: Image, faces: list[Detection]) -> list[Points | None]:
+        """Return each face's 68 landmarks, None where they cannot be trusted."""
         return [self._landmarks.predict_checked(image, face) for face in faces]
 
     def wear(self, image: Image, *, name: str) -> MaskedPicture:
         """Mask every face of a BGR picture; `name` and the seed decide what each face wears."""
-        return self.dress(image, self.place(image, self.find_faces(image)), name=name)
+        faces = self.find_faces(image)
+        return self.dress(image, faces, self.place(image, faces), name=name)
 
-    def dress(self, image: Image, faces: list[Points], *, name: str) -> MaskedPicture:
-        """Mask the faces with these landmarks."""
+    def dress(
+        self, image: Image, faces: list[Detection], placed: list[Points | None], *, name: str
+    ) -> MaskedPicture:
+        """Mask faces whose landmarks are known."""
         worn, region, masked, reasons = image, np.zeros(image.shape[:2], dtype=bool), 0, []
-        for index, landmarks in enumerate(faces):
+        for index, (face, landmarks) in enumerate(zip(faces, placed, strict=True)):
+            x, y = face.box.center
+            where = f"face {index + 1} at ({x:.0f}, {y:.0f})"
+            if landmarks is None:
+                reasons.append(f"{where}: no landmarks that agree with the detector's eyes, nose and mouth")
+                continue
             rng = _rng_for(self._seed, name, index)
             style = self._choice.draw(self._params, rng)
             try:
@@ -116,8 +124,7 @@ class MaskWearer:
                     grey=False if self._choice.keeps_color else None,
                 )
             except CannotWear as error:
-                x, y = landmarks[30]
-                reasons.append(f"face {index + 1} at ({x:.0f}, {y:.0f}): {error}")
+                reasons.append(f"{where}: {error}")
                 continue
             region |= covered
             masked += 1

@@ -114,6 +114,16 @@ class Template:
     stitched: bool = False
     """The hem shows stitches instead of welds."""
 
+    @property
+    def has_trim(self) -> bool:
+        """Whether a second material shows: a valve, a nose clip of metal."""
+        return self.valve is not None or self.is_shell
+
+    @property
+    def is_shell(self) -> bool:
+        """Whether it is moulded and keeps its shape."""
+        return self.cup > 1.2
+
     def outline(self) -> Float[np.ndarray, "n 2"]:
         """Return the closed outline in chart coordinates, clockwise from the bridge of the nose."""
         return _outline(self.half)

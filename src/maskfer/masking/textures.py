@@ -79,19 +79,19 @@ def relief(template: Template, width: int) -> Relief:
     for at in template.creases:
         line = at + (0.4 - at) * np.clip(r / 0.95, 0, 1) ** 1.3
         height += 0.09 * np.abs(t - line) * (1 if at > 0.5 else -0.3)
-        ambient *= 1 - 0.3 * _line(t - line, 0.012, pixel)
+        ambient *= 1 - 0.2 * _line(t - line, 0.014, pixel)
         height += 0.016 * _line(t - line - 0.012, 0.02, pixel)
     if template.ridge:
         height -= 0.22 * template.ridge * np.minimum(r, 0.5)
         ambient *= 1 - 0.22 * template.ridge * _line(r - 0.01, 0.01, pixel)
-    if template.cup > 1.2:
+    if template.is_shell:
         for d in (0.09, 0.3):
             height += 0.02 * _line(inside - d, 0.022, pixel)
             ambient *= 1 - 0.12 * _line(inside - d, 0.018, pixel)
     if template.has_wire:
         clip = _line(t - 0.055 - 0.05 * (r / 0.3) ** 2, 0.018, pixel) * (r < 0.3)
         height += 0.012 * clip
-        trim += 0.35 * clip if template.cup > 1.2 else 0.0
+        trim += 0.35 * clip if template.is_shell else 0.0
     ambient *= _hem(template, inside, s, t, pixel)
     if template.valve:
         _add_valve(template.valve, s, t, height, ambient, trim)
@@ -100,7 +100,7 @@ def relief(template: Template, width: int) -> Relief:
     return Relief(slope_s, slope_t, ambient.astype(np.float32), trim.astype(np.float32))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def wrinkles(width: int, which: int) -> tuple[Texture, Texture]:
     """Return the slopes of one of a few fixed sheets of creased cloth."""
     rows, columns = texture_shape(width)

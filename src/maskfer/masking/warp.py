@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
+import cv2
 import numpy as np
 from jaxtyping import Float, Float32
 
-from maskfer.masking.fit import Fit
+from maskfer.masking.placement import LATTICE, Placement
 from maskfer.masking.textures import S_MAX, T_MAX, T_MIN, texture_shape
 
-_LATTICE = np.stack(
-    np.meshgrid([-1.05, -0.5, 0.0, 0.5, 1.05], [-0.06, 0.2, 0.42, 0.72, 1.06]), axis=-1
-).reshape(-1, 2)
-"""Chart points where the warp is exact."""
-_NODES = 13
-"""The warp is smooth: evaluated at this many nodes a side, it is linear between them."""
+_CELLS = 12
+"""The warp is smooth: solved at this many places along the longer side, it is linear between them."""
 
 
 def texture_maps(
-    fit: Fit, *, left: int, top: int, width: int, height: int, texture_width: int
+    placement: Placement, *, left: int, top: int, width: int, height: int, step: int, texture_width: int
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """Return where each pixel of a rectangle of the picture lies in the texture, as `cv2.remap` takes it."""
-    knots = fit.to_upright(_LATTICE)
+    """Return where the pixels of a rectangle lie in the texture, as `cv2.remap` takes it.
+
+    There are `width` x `height` pixels, each `step` pixels of the picture wide, from `left`, `top` on.
+    """
+    fit = placement.fit
     rows, columns = texture_shape(texture_width)
     values = np.stack(
         [
-            (fit.texture_s(_LATTICE[:, 0]) + S_MAX) * (columns - 1) / (2 * S_MAX),
-            (_LATTICE[:, 1] - T_MIN) * (rows - 1) / (T_MAX - T_MIN),
+            (fit.texture_s(LATTICE[:, 0]) + S_MAX) * (columns - 1) / (2 * S_MAX),
+            (LATTICE[:, 1] - T_MIN) * (rows - 1) / (T_MAX - T_MIN),
         ],
         axis=1,
     )
-    x, y = np.linspace(0, width - 1, _NODES), np.linspace(0, height - 1, _NODES)
-    nodes = np.stack(np.meshgrid(x + left, y + top), axis=-1).reshape(-1, 2)
-    coarse = _thin_plate(knots, values, fit.into_upright(nodes)).reshape(_NODES, _NODES, 2).astype(np.float32)
-    down, across = _linear(height), _linear(width).T
-    return down @ coarse[..., 0] @ across, down @ coarse[..., 1] @ across
+    # Nodes lie in the middle of square cells, with one cell to spare around the rectangle: that is how
+    # cv2.resize places pixels, and unlike a matrix product it starts no threads.
+    cell = max(1, -(-max(width, height) // _CELLS))
+    across, down = -(-width // cell) + 2, -(-height // cell) + 2
+    nodes = np.empty((down, across, 2))
+    nodes[..., 0] = left - 0.5 + (np.arange(across) - 0.5) * cell * step
+    nodes[..., 1] = (top - 0.5 + (np.arange(down) - 0.5) * cell * step)[:, None]
+    at = fit.into_upright(nodes.reshape(-1, 2))
+    coarse = _thin_plate(placement.knots, values, at).astype(np.float32).reshape(down, across, 2)
+    inner = np.s_[cell : cell + height, cell : cell + width]
+    size = (across * cell, down * cell)
+    return cv2.resize(coarse[..., 0], size)[inner], cv2.resize(coarse[..., 1], size)[inner]
 
 
 def _thin_plate(
@@ -45,7 +50,8 @@ def _thin_plate(
     k = len(knots)
     system = np.zeros((k + 3, k + 3))
     system[:k, :k] = _kernel(knots, knots)
-    system[:k, :k] += 1e-4 * np.eye(k)  # lets go of a knot rather than fold where a profile squeezes them
+    # Lets go of a knot rather than fold where a profile squeezes them.
+    system[:k, :k].flat[:: k + 1] += 1e-4
     system[:k, k], system[:k, k + 1 :] = 1.0, knots
     system[k:, :k] = system[:k, k:].T
     right = np.zeros((k + 3, 2))
@@ -57,10 +63,3 @@ def _thin_plate(
 def _kernel(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "n k"]:
     squared = (a[:, :1] - b[:, 0]) ** 2 + (a[:, 1:] - b[:, 1]) ** 2 + 1e-9
     return np.asarray(squared * np.log(squared))
-
-
-@lru_cache(maxsize=512)
-def _linear(length: int) -> Float32[np.ndarray, "length nodes"]:
-    """Weights that interpolate `_NODES` values, first and last at the ends, at every pixel."""
-    position = np.linspace(0, _NODES - 1, length)
-    return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(_NODES))).astype(np.float32)
