@@ -14,6 +14,7 @@ from maskfer.faces.detect import SlimeFaceDetector
 from maskfer.faces.face import Detection, Image, Points
 from maskfer.faces.landmarks import DlibLandmarks
 from maskfer.faces.orientation import orientation_of
+from maskfer.masking.pose import landmarks_from_five
 from maskfer.masking.templates import MASK_TYPES, MaskStyle, MaskType, Pattern
 from maskfer.masking.wear import CannotWear, wear_mask
 
@@ -93,8 +94,12 @@ class MaskWearer:
         return self._look.detect(image)
 
     def place(self, image: Image, faces: list[Detection]) -> list[Points | None]:
-        """Return each face's 68 landmarks, None where they cannot be trusted."""
-        return [self._landmarks.predict_checked(image, face) for face in faces]
+        """Return each face's 68 landmarks, None where there are none to be had."""
+        placed = [self._landmarks.predict_checked(image, face) for face in faces]
+        return [
+            landmarks_from_five(face.points) if landmarks is None else landmarks
+            for face, landmarks in zip(faces, placed, strict=True)
+        ]
 
     def wear(self, image: Image, *, name: str) -> MaskedPicture:
         """Mask every face of a BGR picture; `name` and the seed decide what each face wears."""
@@ -110,7 +115,7 @@ class MaskWearer:
             x, y = face.box.center
             where = f"face {index + 1} at ({x:.0f}, {y:.0f})"
             if landmarks is None:
-                reasons.append(f"{where}: no landmarks that agree with the detector's eyes, nose and mouth")
+                reasons.append(f"{where}: eyes, nose and mouth make no face")
                 continue
             rng = _rng_for(self._seed, name, index)
             style = self._choice.draw(self._params, rng)
