@@ -26,11 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskfer.config import Settings
 from maskfer.errors import InputError, MaskferError, RequestTooLarge, ServiceUnavailable
-from services.scoring.problems import EmptyRequest, UnsupportedMedia, problem
+from services.scoring.problems import EmptyRequest, problem
 from services.scoring.scorer import Scorer
 
 _log: Final = logging.getLogger("maskfer.scoring")
-_REFUSED_TYPES: Final = ("application/json", "application/x-www-form-urlencoded", "text/")
 _RETRY_AFTER_S: Final = 1
 
 
@@ -78,10 +77,6 @@ async def _answer(request: Request, work: Callable[[Scorer], dict[str, Any]]) ->
 async def _parts(request: Request, *, limit: int) -> list[bytes]:
     """The files of a form, or the body as the only one; one or more, up to `limit`."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type.startswith(_REFUSED_TYPES):
-        raise UnsupportedMedia(
-            f"request body: {media_type} is not read here; send the picture itself, or multipart/form-data"
-        )
     if media_type != "multipart/form-data":
         content = await request.body()
         if not content:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import threading
+import time
 
 import bentoml
 import cv2
@@ -34,6 +38,7 @@ class Scoring:
             max_crops=settings.max_crops,
         )
         open_app(app, self.scorer, settings)
+        _end_with_parent()
         _calm_collector()
 
     async def __is_ready__(self) -> bool:
@@ -42,6 +47,18 @@ class Scoring:
 
 
 Scoring.add_asgi_middleware(ModelHeaders, state=app.state)  # type: ignore[attr-defined]
+
+
+def _end_with_parent() -> None:
+    """End this process once the server that started it is gone, even where it was killed outright."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _calm_collector() -> None:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+
+from maskfer.footage.track import assign_tracks
+
+
+def _tracks(rows: list[tuple[int, float, float]], *, fps: float = 5.0, side: float = 40.0) -> list[int]:
+    """Track faces given as frame, left, top."""
+    frames = np.array([row[0] for row in rows], np.int64)
+    boxes = np.array([(left, top, side, side) for _, left, top in rows], np.float32).reshape(-1, 4)
+    return assign_tracks(frames, frames / fps, boxes).tolist()
+
+
+def test_no_faces_have_no_tracks() -> None:
+    assert _tracks([]) == []
+
+
+def test_a_face_that_moves_slowly_is_one_track() -> None:
+    assert _tracks([(frame, 10.0 * frame, 0.0) for frame in range(10)]) == [0] * 10
+
+
+def test_two_faces_keep_their_numbers_whatever_the_order_of_rows() -> None:
+    rows = [(0, 0.0, 0.0), (0, 200.0, 0.0), (1, 205.0, 0.0), (1, 5.0, 0.0), (2, 10.0, 0.0), (2, 210.0, 0.0)]
+    assert _tracks(rows) == [0, 1, 1, 0, 0, 1]
+
+
+def test_a_face_unseen_for_a_moment_is_the_same_track() -> None:
+    assert _tracks([(0, 0.0, 0.0), (4, 0.0, 0.0)]) == [0, 0]
+
+
+def test_a_face_unseen_for_longer_than_a_second_is_a_new_track() -> None:
+    assert _tracks([(0, 0.0, 0.0), (6, 0.0, 0.0)]) == [0, 1]
+
+
+def test_a_face_elsewhere_is_a_new_track() -> None:
+    assert _tracks([(0, 0.0, 0.0), (1, 300.0, 0.0)]) == [0, 1]
+
+
+def test_a_face_of_another_size_at_the_same_place_is_a_new_track() -> None:
+    frames = np.array([0, 1], np.int64)
+    boxes = np.array([[0, 0, 40, 40], [0, 0, 160, 160]], np.float32)
+    assert assign_tracks(frames, frames / 5.0, boxes).tolist() == [0, 1]
+
+
+def test_the_closest_pair_is_joined_first() -> None:
+    assert _tracks([(0, 0.0, 0.0), (1, 20.0, 0.0), (1, 2.0, 0.0)]) == [0, 1, 0]
