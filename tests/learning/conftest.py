@@ -1,0 +1,44 @@
+"""What the tests of learning share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from maskfer.learning.faces import UNKNOWN, Faces
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors: a second thread only waits, and where other work runs beside it waits long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def twins() -> Callable[..., Faces]:
+    """Make `count` faces and their masked twins; brightness is the class, a bright box the mask."""
+    return _twins
+
+
+def _twins(count: int = 24, *, side: int = 32, seed: int = 0) -> Faces:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    faces = rng.integers(0, 40, (count, side, side)) + 60 + 50 * labels[:, None, None]
+    regions = np.zeros((count, side, side), bool)
+    regions[:, side // 2 :, side // 4 : 3 * side // 4] = True
+    masked = np.where(regions, 250, faces)
+    return Faces(
+        face_ids=tuple(str(row) for row in range(2 * count)),
+        images=torch.from_numpy(np.concatenate([faces, masked]).astype(np.uint8)),
+        regions=torch.from_numpy(np.concatenate([np.zeros_like(regions), regions])),
+        is_masked=torch.arange(2 * count) >= count,
+        labels=torch.from_numpy(np.tile(labels, 2)),
+        orientations=torch.arange(2 * count) % 5,
+        twins=torch.cat([torch.full((count,), UNKNOWN), torch.arange(count)]),
+    )

@@ -1,0 +1,230 @@
+"""The training loop and the three tasks, on faces a few pixels wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskfer.errors import TrainingError
+from maskfer.learning import losses, scores
+from maskfer.learning.checkpoint import Checkpoint
+from maskfer.learning.faces import Faces
+from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.models.two_branch import BranchLogits, TwoBranchNet
+from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
+from maskfer.learning.tasks.heatmap import HeatmapTask
+from maskfer.learning.tasks.mask import MaskTask
+from maskfer.learning.training import Plan, Trainer, shuffled_batches
+
+CPU = torch.device("cpu")
+LOSS = ExpressionLoss(masked_branch_weight=0.35, prior_strength=0.5, label_smoothing=0.1, consistency=0.5)
+
+
+def _mask_task(faces: Faces) -> MaskTask:
+    torch.manual_seed(0)
+    return MaskTask(MaskClassifier(grid=4, width=8), faces, faces, batch_size=16, device=CPU)
+
+
+def _heatmap_task(faces: Faces) -> HeatmapTask:
+    torch.manual_seed(0)
+    maps = torch.nn.functional.avg_pool2d(faces.regions.float().unsqueeze(1), 8).squeeze(1)
+    classifier = MaskClassifier(grid=4, width=8)
+    return HeatmapTask(classifier, faces, maps, faces, maps, batch_size=16, device=CPU)
+
+
+def _expression_task(faces: Faces) -> ExpressionTask:
+    torch.manual_seed(0)
+    return ExpressionTask(
+        TwoBranchNet(classes=3, width=8),
+        MaskClassifier(grid=4, width=8),
+        faces,
+        faces,
+        classes=3,
+        batch_size=16,
+        device=CPU,
+        weights=LOSS,
+    )
+
+
+@pytest.mark.parametrize("make", [_mask_task, _heatmap_task, _expression_task])
+def test_a_few_epochs_lower_the_loss(make: Callable[[Faces], Any], twins: Callable[..., Faces]) -> None:
+    task = make(twins())
+
+    reports = list(Trainer(task, Plan(8, task.steps_per_epoch, 1e-2), seed=0, device=CPU).epochs())
+
+    assert reports[-1].loss < 0.9 * reports[0].loss
+    assert all(0 <= report.metrics["score"] <= 1 for report in reports[1:])
+
+
+@pytest.mark.parametrize("make", [_mask_task, _heatmap_task, _expression_task])
+def test_the_same_seed_gives_the_same_weights(
+    make: Callable[[Faces], Any], twins: Callable[..., Faces]
+) -> None:
+    weights = []
+    for _ in range(2):
+        task = make(twins())
+        trainer = Trainer(task, Plan(2, task.steps_per_epoch, 1e-2), seed=3, device=CPU)
+        list(trainer.epochs())
+        weights.append(trainer.best)
+
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_run_resumed_after_each_epoch_ends_as_an_uninterrupted_one(
+    twins: Callable[..., Faces], tmp_path: Path
+) -> None:
+    faces = twins()
+    plan = Plan(3, _mask_task(faces).steps_per_epoch, 1e-2)
+    whole = Trainer(_mask_task(faces), plan, seed=0, device=CPU)
+    list(whole.epochs())
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", "this run")
+
+    for _ in range(3):
+        pieces = Trainer(_mask_task(faces), plan, seed=0, device=CPU, checkpoint=checkpoint)
+        next(report for report in pieces.epochs() if not report.resumed)
+
+    assert [report.loss for report in pieces.history] == [report.loss for report in whole.history]
+    for name, value in whole.best.items():
+        torch.testing.assert_close(pieces.best[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_the_checkpoint_of_another_run_is_not_gone_on_from(
+    twins: Callable[..., Faces], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    for name in ("this run", "another run"):
+        task = _mask_task(twins(6))
+        trainer = Trainer(task, Plan(1, 1, 1e-2), seed=0, device=CPU, checkpoint=Checkpoint(path, name))
+        assert [report.resumed for report in trainer.epochs()] == [False]
+
+
+def test_a_damaged_checkpoint_means_a_fresh_start(twins: Callable[..., Faces], tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(b"not safetensors")
+    trainer = Trainer(
+        _mask_task(twins(6)), Plan(1, 1, 1e-2), seed=0, device=CPU, checkpoint=Checkpoint(path, "run")
+    )
+
+    assert [report.resumed for report in trainer.epochs()] == [False]
+
+
+@dataclass
+class _Breaks:
+    """Two good epochs, then a loss that is not a number."""
+
+    title: str = "expression"
+    model: nn.Linear = field(default_factory=lambda: nn.Linear(1, 1))
+    epoch: int = 0
+
+    def batches(self, generator: torch.Generator) -> Any:
+        self.epoch += 1
+        return shuffled_batches(4, batch_size=2, generator=generator)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        del generator
+        value = self.model(batch.float().unsqueeze(1)).square().mean()
+        return value * (math.nan if self.epoch == 3 else 1.0)
+
+    def validate(self, model: nn.Linear) -> dict[str, float]:
+        del model
+        return {"score": 0.0}
+
+
+def test_a_loss_that_is_not_a_number_stops_with_one_line_and_keeps_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", "run")
+    trainer = Trainer(_Breaks(), Plan(4, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
+
+    with pytest.raises(TrainingError) as caught:
+        list(trainer.epochs())
+
+    message = str(caught.value)
+    assert "expression: the loss is nan at epoch 3, step 1" in message
+    assert f"epoch 2 is kept in {checkpoint.path}" in message
+    assert "lower expression.learning_rate (now 0.5)" in message
+    assert "\n" not in message
+    resumed = Trainer(_Breaks(), Plan(4, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
+    assert [next(resumed.epochs()).resumed, len(resumed.history)] == [True, 2]
+
+
+def test_the_rate_rises_and_then_falls_to_nothing() -> None:
+    plan = Plan(epochs=10, steps_per_epoch=10, learning_rate=1.0, warmup=0.2)
+    rates = [plan.rate(step) for step in range(100)]
+
+    assert max(rates) == rates[19] == 1.0
+    assert rates[0] < 0.1
+    assert rates[-1] < 0.01
+    assert rates[19:] == sorted(rates[19:], reverse=True)
+
+
+@pytest.mark.parametrize(("count", "batch", "sizes"), [(10, 4, [4, 4]), (3, 8, [3]), (8, 8, [8])])
+def test_batches_are_whole_and_small_data_is_one_batch(count: int, batch: int, sizes: list[int]) -> None:
+    batches = list(shuffled_batches(count, batch_size=batch, generator=torch.Generator().manual_seed(0)))
+
+    assert [len(rows) for rows in batches] == sizes
+    assert len(set(torch.cat(batches).tolist())) == sum(sizes)
+
+
+def test_a_rare_class_costs_more_when_the_prior_is_lifted() -> None:
+    labels = torch.tensor([0] * 9 + [1])
+    prior = losses.log_priors(labels, 2)
+    logits = torch.zeros(1, 2)
+
+    rare, common = (
+        losses.adjusted_cross_entropy(
+            logits, torch.tensor([label]), log_prior=prior, strength=1.0, smoothing=0.0
+        )
+        for label in (1, 0)
+    )
+
+    assert rare == pytest.approx(-math.log(0.1), rel=1e-4)
+    assert common == pytest.approx(-math.log(0.9), rel=1e-4)
+
+
+def test_rows_without_a_label_do_not_count_for_the_prior() -> None:
+    prior = losses.log_priors(torch.tensor([-1, 0, 1, -1]), 2)
+
+    torch.testing.assert_close(prior.exp(), torch.tensor([0.5, 0.5]))
+
+
+def test_the_combined_loss_weighs_the_branches_as_the_answer_does() -> None:
+    certain, wrong = torch.tensor([[50.0, 0]]), torch.tensor([[0.0, 50]])
+    label = torch.tensor([0])
+
+    loss = losses.combined(
+        BranchLogits(combined=certain, unmasked=certain, masked=wrong),
+        label,
+        masked_branch_weight=0.3,
+        log_prior=torch.zeros(2),
+        strength=0.0,
+        smoothing=0.0,
+    )
+
+    assert loss == pytest.approx(0.3 * 50 / 2, rel=1e-4)
+
+
+def test_twins_that_agree_cost_nothing_and_only_the_masked_one_learns() -> None:
+    masked = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    unmasked = torch.tensor([[0.0, 1.0]], requires_grad=True)
+
+    assert losses.twin_consistency(unmasked, unmasked).item() == pytest.approx(0.0, abs=1e-6)
+    losses.twin_consistency(masked, unmasked).backward()  # type: ignore[no-untyped-call]
+
+    assert masked.grad is not None
+    assert unmasked.grad is None
+
+
+def test_macro_f1_counts_every_class_alike() -> None:
+    labels = torch.tensor([0, 0, 0, 1])
+
+    assert scores.macro_f1(torch.tensor([0, 0, 0, 0]), labels, classes=3) == pytest.approx(6 / 7 / 2)
+    assert scores.macro_f1(labels, labels, classes=3) == 1
