@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from jaxtyping import UInt8
 
 from maskfer import release as releases
+from maskfer.config import Settings
 from maskfer.data.table import encode_image, encode_region, write_faces
 from maskfer.labels import EXPRESSIONS, ORIENTATIONS
 from maskfer.release import Description, Lineage, Release
@@ -98,7 +100,7 @@ def _row(face: UInt8[np.ndarray, "96 96"], *, person: int, turn: int, masked: bo
         "twin_id": face_id if masked else None,
         "confidence": 0.9,
         "box": [0.0, 0.0, 96.0, 96.0],
-        "image": encode_image(np.repeat(face[:, :, None], 3, axis=2), quality=101),
+        "image": encode_image(np.repeat(face[:, :, None], 3, axis=2), quality=95),
         "mask_region": encode_region(lower_half) if masked else None,
     }
 
@@ -178,3 +180,23 @@ def _quadrant_graph(classes: int, *, shift: float, blind_when_masked: bool, blin
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return bytes(model.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def known_table(known_faces: KnownFaces) -> Path:
+    """600 test faces of 60 people, half of them masked, 120 of each orientation."""
+    return known_faces.table()
+
+
+@pytest.fixture(scope="session")
+def registry_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a laptop's registry in it; making one takes seconds, so all tests share it."""
+    pytest.importorskip("mlflow", reason="the registry extra is not installed")
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture
+def settings(registry_home: Path, request: pytest.FixtureRequest) -> Settings:
+    """Settings whose model nobody else uses."""
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    return Settings(home=registry_home, model_name=f"model-{name}")

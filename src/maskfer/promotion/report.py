@@ -36,7 +36,8 @@ def decision_table(decision: Mapping[str, Any]) -> Table:
         padding=(0, 1, 0, 0),
     )
     for column in ("slice", "figure", "faces", "new", "champion", "not below", "allowed", "verdict"):
-        table.add_column(column, justify="left" if column in {"slice", "figure", "verdict"} else "right")
+        left = column in {"slice", "figure", "verdict"}
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict")
     for one in decision["comparisons"]:
         name, figure, faces, _, new, champion, _, bound, allowed, verdict = _row(one)
         bound = bound.split(" ")[0]  # the confidence is in decision.md
