@@ -8,7 +8,7 @@ import pytest
 
 from maskfer.release import Release
 
-pytest_plugins = ("tests.known",)
+pytest_plugins = ("tests.known", "tests.drawn")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
