@@ -36,6 +36,8 @@ _KNOTS = np.linspace(0.0, 1.0, 9)
 _ACROSS = np.sin(_FORESHORTENING * _KNOTS) / math.sin(_FORESHORTENING)
 _BULGE = np.array([0.0, 0.37, 0.7, 0.91, 0.92, 0.83, 0.7, 0.45, 0.15])
 """Profile of nose, lips and chin, 1 at the tip of the nose."""
+_LIPS = np.array([0.0, 0.0, 0.3, 0.7, 1.0, 1.0, 1.0, 0.8, 0.4])
+"""Where the mouth is, down the nose line."""
 _HOLLOW = np.sin(math.pi * _KNOTS)[:, None] * [0.05, 0.035]
 """How far cloth spans the hollow between chin and jaw."""
 _TOP = np.array(
@@ -87,6 +89,12 @@ class Fit:
     """How much of the template's far half is in sight, in units of s."""
     _axes: Float[np.ndarray, "2 2"]
     _span: _Span
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether positive s is at the picture's left."""
+        (a, b), (c, d) = self._axes
+        return bool(a * d < b * c)
 
     def to_image(self, chart: Chart) -> Float[np.ndarray, "n 2"]:
         """Map chart coordinates to pixels."""
@@ -190,8 +198,10 @@ def _span_chart(upright: Float[np.ndarray, "68 2"], *, depth: float, slant: floa
     corner_y = np.maximum(slant, cheek_y - 0.04)
     edge = _along(jaw, _down_from(jaw, corner_y)) * 1.02
     edge[:, 0, 1] = np.maximum(edge[:, 0, 1], corner_y)
-    # Where the nose hides the far cheek, the mask ends at its own silhouette.
-    edge[..., 0] = np.maximum(edge[..., 0], np.maximum(line[..., 0] + 0.06, 0.16 + 0.06 * _KNOTS))
+    # Where nose and lips hide the far cheek, the mask ends at its own silhouette, which is beyond theirs.
+    mouth = np.stack([-upright[48:68, 0].min(keepdims=True), upright[48:68, 0].max(keepdims=True)])
+    silhouette = np.maximum(line[..., 0] + 0.06, (mouth + 0.13) * _LIPS)
+    edge[..., 0] = np.maximum(edge[..., 0], np.maximum(silhouette, 0.16 + 0.06 * _KNOTS))
     bottom = _along(jaw, np.broadcast_to(8.0 - (8.0 - _EDGE_BOTTOM) * _KNOTS, (2, 9))) + _HOLLOW
     bottom += _KNOTS[:, None] * (edge[:, -1:] - bottom[:, -1:])
     bottom += (1 - _KNOTS)[:, None] * (line[:, -1:] - bottom[:, :1])

@@ -40,6 +40,11 @@ class Placement:
     """`LATTICE` in the upright frame."""
 
     @property
+    def clockwise_outline(self) -> Path:
+        """The outline as it turns on the screen: a mirrored mask runs the other way round."""
+        return self.outline[::-1] if self.fit.is_mirrored else self.outline
+
+    @property
     def offset(self) -> Point:
         """(o_x, o_y): from the nose to the mask's left-top point (§3)."""
         return np.asarray(self.outline.min(axis=0) - self.fit.nose)

@@ -29,6 +29,8 @@ Drawing = UInt8[np.ndarray, "rows columns"]
 
 MIN_HEIGHT_PX: Final = 8.0
 """A nose-jaw line shorter than this carries no mask that anyone could see."""
+_PEN: Final = 0.65
+"""OpenCV's anti-aliased fill reaches this far over a polygon's edge, pixels: measured on squares."""
 
 
 class CannotWear(InputError):
@@ -88,7 +90,7 @@ def wear_mask(
     eyes = [
         _fixed(1.15 * eye - 0.15 * eye.mean(axis=0) - frame.corner) for eye in (points[36:42], points[42:48])
     ]
-    covering = _opacity(_filled(placement.outline - frame.corner, frame), sigma, free=eyes)
+    covering = _opacity(_filled(placement.clockwise_outline - frame.corner, frame), sigma, free=eyes)
     covered = covering >= 0.5
     if not covered.any():
         raise CannotWear("the part of the face that a mask covers lies outside the picture")
@@ -126,13 +128,14 @@ def _check_face(landmarks: Landmarks, image: Image) -> None:
     if landmarks.shape != (68, 2) or not np.isfinite(landmarks).all():
         raise CannotWear(f"landmarks of shape {landmarks.shape} are not 68 finite points")
     height, width = image.shape[:2]
-    nose_jaw = math.dist(landmarks[8], landmarks[28])
-    jaw = math.dist(landmarks[16], landmarks[0])
-    if nose_jaw < MIN_HEIGHT_PX or jaw < 0.6 * MIN_HEIGHT_PX:
+    down, across = landmarks[8] - landmarks[28], landmarks[16] - landmarks[0]
+    nose_jaw = math.hypot(*down)
+    if nose_jaw < MIN_HEIGHT_PX:
         raise CannotWear(
             f"the face is too small: {nose_jaw:.1f} px from nose to jaw, at least {MIN_HEIGHT_PX:g}"
         )
-    if nose_jaw > 8 * jaw or jaw > 8 * nose_jaw:
+    jaw = abs(float(across[0] * down[1] - across[1] * down[0])) / nose_jaw
+    if not 0.2 * nose_jaw < jaw < 6 * nose_jaw:
         raise CannotWear(f"the landmarks make no face: {jaw:.0f} px wide, {nose_jaw:.0f} px from nose to jaw")
     x, y = (landmarks[30] + landmarks[62]) / 2
     if not (0 <= x < width and 0 <= y < height):
@@ -175,8 +178,11 @@ def _fixed(points: Path) -> np.ndarray:
 
 
 def _filled(polygon: Path, frame: _Rectangle) -> Drawing:
+    """Fill a clockwise polygon."""
+    along = np.roll(polygon, -1, axis=0) - np.roll(polygon, 1, axis=0)
+    inwards = along[:, ::-1] * [-1, 1] / (np.hypot(along[:, :1], along[:, 1:]) + 1e-9)
     alpha = np.zeros((frame.height, frame.width), np.uint8)
-    cv2.fillPoly(alpha, [_fixed(polygon)], 255, cv2.LINE_AA, 4)
+    cv2.fillPoly(alpha, [_fixed(polygon + _PEN * inwards)], 255, cv2.LINE_AA, 4)
     return alpha
 
 

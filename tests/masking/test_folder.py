@@ -1,0 +1,163 @@
+"""A folder of pictures: what comes out, what is listed, and what it does not depend on."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from maskfer.config import MaskingParams
+from maskfer.errors import ImageError, InputError
+from maskfer.labels import Orientation
+from maskfer.masking import folder
+from maskfer.masking.folder import FolderReport, mask_folder
+from maskfer.masking.picture import MaskWearer, StyleChoice
+
+
+def masked(source: Path, out: Path, **options) -> FolderReport:
+    options = {"params": MaskingParams(), "choice": StyleChoice(), "seed": 5, "workers": 1} | options
+    return mask_folder(source, out, **options)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def done(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FolderReport]:
+    out = tmp_path_factory.mktemp("masked") / "out"
+    return out, masked(photo_folder, out, regions=True)
+
+
+def test_names_folders_and_formats_stay(done, photo_folder):
+    out, _ = done
+    pictures = {name for name in tree(out) if not name.endswith((folder.REGION_SUFFIX, folder.REJECTS))}
+    assert pictures == {
+        "a.jpg",
+        "grey.png",
+        "people/b.png",
+        "people/deep/c.webp",
+        "transparent.png",
+        "two.png",
+    }
+    for name in pictures:
+        before = cv2.imread(str(photo_folder / name), cv2.IMREAD_UNCHANGED)
+        after = cv2.imread(str(out / name), cv2.IMREAD_UNCHANGED)
+        assert after.shape == before.shape
+    for magic, name in ((b"\xff\xd8", "a.jpg"), (b"\x89PNG", "grey.png"), (b"RIFF", "people/deep/c.webp")):
+        assert (out / name).read_bytes().startswith(magic)
+    alpha = cv2.imread(str(out / "transparent.png"), cv2.IMREAD_UNCHANGED)[..., 3]
+    assert (alpha == 200).all()
+
+
+def test_counts_add_up_and_every_reject_has_its_reason(done):
+    out, report = done
+    assert report.pictures == report.written + report.rejected == 8
+    assert (report.rejected, report.unreadable, report.skipped_files) == (2, 1, 1)
+    assert report.faces_masked == 7
+    with (out / folder.REJECTS).open() as file:
+        rows = {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    assert rows["nobody.png"] == "no face found"
+    assert rows["broken.jpg"].startswith("cannot be read")
+    assert set(rows) == {"nobody.png", "broken.jpg"}
+
+
+def test_both_people_of_a_picture_are_masked(done):
+    out, _ = done
+    region = cv2.imread(str(out / ("two.png" + folder.REGION_SUFFIX)), cv2.IMREAD_GRAYSCALE)
+    assert set(np.unique(region)) == {0, 255}
+    count, _, stats, _ = cv2.connectedComponentsWithStats(region)
+    assert count == 3  # the background and two masks
+    assert stats[1:, cv2.CC_STAT_AREA].min() > 1000
+
+
+def test_the_region_is_where_the_picture_changed_most(done, photo_folder):
+    out, _ = done
+    before, after = (cv2.imread(str(place / "people" / "b.png")).astype(int) for place in (photo_folder, out))
+    region = cv2.imread(str(out / "people" / ("b.png" + folder.REGION_SUFFIX)), cv2.IMREAD_GRAYSCALE) == 255
+    change = np.abs(after - before).max(axis=-1)
+    assert change[region].mean() > 10 * change[~region].mean()
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(done, photo_folder, tmp_path, monkeypatch):
+    out, report = done
+    monkeypatch.setattr(folder, "_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(folder, "_CHUNK", 3)
+    seen: list[tuple[int, int]] = []
+    again = masked(
+        photo_folder,
+        tmp_path / "out",
+        regions=True,
+        workers=2,
+        progress=lambda finished, total: seen.append((finished, total)),
+    )
+    assert again == report
+    assert tree(tmp_path / "out") == tree(out)
+    assert seen[-1] == (8, 8)
+
+
+def test_one_picture_gets_what_it_gets_alone_and_in_company(done, photo_folder, tmp_path):
+    out, _ = done
+    report = masked(photo_folder / "a.jpg", tmp_path / "one")
+    assert report.written == 1
+    assert (tmp_path / "one" / "a.jpg").read_bytes() == (out / "a.jpg").read_bytes()
+
+
+def test_a_fixed_style_is_worn_by_all(photo_folder, tmp_path):
+    choice = StyleChoice.parse("cloth", "#ff0000", None, keeps_color=True)
+    masked(photo_folder / "grey.png", tmp_path, choice=choice, regions=True)
+    image = cv2.imread(str(tmp_path / "grey.png"))
+    region = cv2.imread(str(tmp_path / ("grey.png" + folder.REGION_SUFFIX)), cv2.IMREAD_GRAYSCALE) == 255
+    blue, _, red = np.median(image[region], axis=0)
+    assert red > blue + 80
+
+
+def test_an_output_folder_inside_the_input_is_not_masked_again(photo_folder, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(photo_folder / "a.jpg", source)
+    for _ in range(2):
+        report = masked(source, source / "masked")
+        assert report.pictures == 1
+
+
+@pytest.mark.parametrize("out", [".", "../in"])
+def test_the_originals_are_never_overwritten(photo_folder, tmp_path, out):
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(photo_folder / "a.jpg", source)
+    before = tree(tmp_path)
+    for given in (source, source / "a.jpg"):
+        with pytest.raises(InputError, match="would overwrite"):
+            masked(given, source / out)
+    assert tree(tmp_path) == before
+
+
+def test_an_empty_folder_a_missing_one_and_no_picture_are_refused(photo_folder, tmp_path):
+    with pytest.raises(InputError, match="no picture among 0 files"):
+        masked(tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match="no such file or folder"):
+        masked(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(ImageError, match="cannot be read"):
+        masked(photo_folder / "broken.jpg", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_portrait_found_at_a_glance_is_found_at_full_size_too(portraits):
+    wearer = MaskWearer(params=MaskingParams(), choice=StyleChoice(), seed=0)
+    portrait = portraits[Orientation.CENTER]
+    large = cv2.resize(portrait.image, (480, 480), interpolation=cv2.INTER_CUBIC)
+    assert len(wearer.find_faces(large)) == 1
+    # One large face and a small one: what is not a portrait is searched at full size.
+    crowd = np.full((480, 900, 3), 120, np.uint8)
+    crowd[:, :480] = large
+    crowd[100:172, 700:772] = cv2.resize(portrait.image, (72, 72), interpolation=cv2.INTER_AREA)
+    assert len(wearer.find_faces(crowd)) == 2
