@@ -63,7 +63,7 @@ def _add_task(app: Celery, settings: Settings) -> None:
             reason = f"{job.video.path}: {type(exc).__name__}: {exc}; see the worker's log"
             job.fail(Segment(start, stop), reason)
 
-    @app.task(name=TASK, base=Recorded)
+    @app.task(name=TASK, base=Recorded, shared=False)
     def score_segment(job_id: str, start: int, stop: int) -> None:
         """Judge one segment of a job, once, whoever asks how often."""
         job, segment = Job.open(jobs, job_id), Segment(start, stop)

@@ -1,0 +1,204 @@
+"""`maskfer score` with a real broker and real worker processes, some of which are killed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+
+from maskfer.footage import timeline
+from maskfer.release import Release
+from tests.films import film_nobody, truncated
+from tests.integration.conftest import MASKFER, environment, gone
+
+_POLL_S = 0.002
+
+
+def _command(release: Release, out: Path, *videos: Path, workers: int = 1) -> list[str]:
+    options = ("--model", str(release.path), "--out", str(out), "--workers", str(workers))
+    return [MASKFER, "score", *map(str, videos), *options, "--fps", "0", "--segment-seconds", "5"]
+
+
+def _score(command: list[str], home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment(home, **settings), capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+@contextmanager
+def _scoring(command: list[str], home: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command,
+        env=environment(home, **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _attempts(home: Path) -> dict[str, int]:
+    """How often each segment was begun."""
+    return {file.name: file.stat().st_size for file in home.glob("jobs/*/deliveries/*")}
+
+
+def _running(home: Path) -> set[str]:
+    """Segments that were begun and are not finished."""
+    return _attempts(home).keys() - {file.stem for file in home.glob("jobs/*/segments/*.parquet")}
+
+
+def _worker(process: subprocess.Popen[str]) -> tuple[psutil.Process, list[psutil.Process]]:
+    """The worker that a command started, and its pool."""
+    for child in psutil.Process(process.pid).children():
+        if "services.labeling.worker" in child.cmdline():
+            return child, child.children()
+    raise LookupError
+
+
+def _kill_mid_segment(
+    process: subprocess.Popen[str], home: Path, *, whole_worker: bool, attempt: int = 1
+) -> None:
+    """Wait until a segment is begun for the `attempt`-th time and kill the process that works on it."""
+    while process.poll() is None:
+        running = _running(home)
+        if any(count >= attempt for name, count in _attempts(home).items() if name in running):
+            worker, pool = _worker(process)
+            for victim in [worker] if whole_worker else pool:
+                victim.kill()
+            return
+        time.sleep(_POLL_S)
+    pytest.fail("the command ended before a segment was begun")
+
+
+def _assert_same(table: pa.Table, other: pa.Table) -> None:
+    exact = ["frame", "time_s", "track", "box", "confidence", "expression", "orientation"]
+    assert table.select(exact) == other.select(exact)
+    np.testing.assert_allclose(
+        table["masked_probability"].to_numpy(), other["masked_probability"].to_numpy(), atol=1e-5
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clip: Path, tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """What scoring the clip gives where nothing goes wrong."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    answer = _score(_command(tiny_release, home / "out", clip), home)
+    assert answer.returncode == 0, answer.stderr
+    assert "240 of 240 frames" in answer.stdout
+    assert set(_attempts(home).values()) == {1}
+    table, header = timeline.read(home / "out" / "clip.parquet")
+    assert (header.frames, header.sampled_frames, header.source) == (240, 240, "clip.mp4")
+    assert header.model.sha256 == tiny_release.sha256
+    return table
+
+
+def test_one_person_filmed_is_one_track_over_all_segments(undisturbed: pa.Table) -> None:
+    assert len(undisturbed) >= 200
+    assert set(undisturbed["track"].to_pylist()) == {0}
+
+
+@pytest.mark.parametrize("whole_worker", [False, True], ids=["its process", "the whole worker"])
+def test_a_worker_killed_mid_segment_loses_no_frame(
+    clip: Path, tiny_release: Release, undisturbed: pa.Table, tmp_path: Path, *, whole_worker: bool
+) -> None:
+    with _scoring(_command(tiny_release, tmp_path / "out", clip), tmp_path) as process:
+        _kill_mid_segment(process, tmp_path, whole_worker=whole_worker)
+        output = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert max(_attempts(tmp_path).values()) >= 2
+    table, _ = timeline.read(tmp_path / "out" / "clip.parquet")
+    _assert_same(table, undisturbed)
+
+
+def test_a_killed_command_leaves_no_process_and_its_work_is_taken_up(
+    clip: Path, tiny_release: Release, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    command = _command(tiny_release, tmp_path / "out", clip)
+    with _scoring(command, tmp_path) as process:
+        while not list(tmp_path.glob("jobs/*/segments/*.parquet")):
+            time.sleep(_POLL_S)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert len(family) >= 3  # broker, its server, worker and pool
+        assert gone(family)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("jobs/*/segments/*.parquet")}
+    assert finished
+    assert _score(command, tmp_path).returncode == 0
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    table, _ = timeline.read(tmp_path / "out" / "clip.parquet")
+    _assert_same(table, undisturbed)
+
+
+def test_a_segment_that_always_ends_its_worker_is_given_up(
+    clip: Path, tiny_release: Release, tmp_path: Path
+) -> None:
+    command = [*_command(tiny_release, tmp_path / "out", clip), "--segment-seconds", "60"]
+    with _scoring(command, tmp_path, MASKFER_MAX_DELIVERIES="2") as process:
+        for attempt in (1, 2):
+            _kill_mid_segment(process, tmp_path, whole_worker=False, attempt=attempt)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "ended its worker 2 times and was given up" in errors
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_broken_video_does_not_cost_the_others(clip: Path, tiny_release: Release, tmp_path: Path) -> None:
+    broken = truncated(clip, tmp_path / "broken.mp4")
+    nobody = film_nobody(tmp_path / "elsewhere" / "clip.mp4")
+    command = _command(tiny_release, tmp_path / "out", broken, clip, tmp_path / "missing.mp4", nobody)
+    answer = _score(command, tmp_path)
+    assert answer.returncode == 2
+    errors = answer.stderr.strip().splitlines()
+    assert [line.split(": ")[:2] for line in errors] == [["maskfer", "error"]] * 2
+    assert "broken.mp4: breaks off at" in errors[0]
+    assert "missing.mp4: no such file" in errors[1]
+    tables = {file.name: timeline.read(file)[0] for file in (tmp_path / "out").iterdir()}
+    assert tables.keys() == {"clip.parquet", "clip.mp4.parquet"}
+    assert len(tables["clip.parquet"]) > 0
+    assert len(tables["clip.mp4.parquet"]) == 0
+    assert tables["clip.parquet"].schema.names == tables["clip.mp4.parquet"].schema.names
+
+
+def test_a_broker_that_does_not_answer_is_one_line(clip: Path, tiny_release: Release, tmp_path: Path) -> None:
+    url = "redis://:secret@127.0.0.1:9/0"
+    answer = _score(_command(tiny_release, tmp_path / "out", clip), tmp_path, MASKFER_BROKER_URL=url)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("maskfer: error: broker redis://127.0.0.1:9/0: no answer")
+    assert "secret" not in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_worker_without_a_broker_says_what_to_set(tmp_path: Path) -> None:
+    answer = _score([MASKFER, "worker"], tmp_path)
+    assert answer.returncode == 2
+    assert "MASKFER_BROKER_URL" in answer.stderr
+
+
+@pytest.mark.shared
+def test_real_footage_of_two_people_and_of_nobody(
+    shared_dir: Path, tiny_release: Release, tmp_path: Path
+) -> None:
+    footage = shared_dir / "footage"
+    command = [
+        *(MASKFER, "score", str(footage / "two-people.mp4"), str(footage / "no-face.mp4")),
+        *("--model", str(tiny_release.path), "--out", str(tmp_path / "out"), "--fps", "2"),
+    ]
+    answer = _score(command, tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    people, header = timeline.read(tmp_path / "out" / "two-people.parquet")
+    assert len(set(people["track"].to_pylist())) >= 2
+    assert header.frames == 275
+    nobody, header = timeline.read(tmp_path / "out" / "no-face.parquet")
+    assert (len(nobody), header.frames) == (0, 95)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskfer.config import Settings
+from maskfer.errors import InputError, ServiceUnavailable
+from maskfer.footage.decode import Video
+from maskfer.footage.score import observation_schema
+from services.labeling.app import TASK, create_app
+from services.labeling.jobs import Job, JobRecord, Question, Segment
+
+_CLASSES = ("positive", "neutral", "negative")
+
+
+def _job(
+    jobs: Path, *, sample_fps: float | None = 5.0, segment_seconds: float = 2.0, path: str = "a.mp4"
+) -> Job:
+    times_s = 0.84 + np.arange(300) / 29.97
+    record = JobRecord(
+        question=Question(
+            source_sha256="00",
+            model_sha256="11",
+            classes=_CLASSES,
+            sample_fps=sample_fps,
+            segment_seconds=segment_seconds,
+        ),
+        video=Path(path),
+        width=64,
+        height=48,
+        model_folder=Path("release"),
+        model_reference=None,
+        model_name="maskfer",
+        model_version="1",
+    )
+    return Job.create(jobs, record, Video(Path(path), times_s, 64, 48))
+
+
+@pytest.mark.parametrize("sample_fps", [None, 5.0, 0.4])
+@pytest.mark.parametrize("segment_seconds", [1.0, 3.3, 600.0])
+def test_segments_hold_every_sampled_frame_exactly_once(
+    tmp_path: Path, sample_fps: float | None, segment_seconds: float
+) -> None:
+    job = _job(tmp_path, sample_fps=sample_fps, segment_seconds=segment_seconds)
+    parts = [job.frames_of(segment) for segment in job.segments()]
+    assert all(len(part) for part in parts)
+    assert np.concatenate(parts).tolist() == job.sampled().tolist()
+    spans = [np.ptp(job.video.times_s[part]) for part in parts]
+    assert max(spans) < segment_seconds
+
+
+def test_the_same_question_is_the_same_job_wherever_the_file_lies(tmp_path: Path) -> None:
+    assert _job(tmp_path).id == _job(tmp_path, path="/elsewhere/b.mp4").id
+    assert _job(tmp_path).id != _job(tmp_path, sample_fps=None).id
+
+
+def test_taking_a_job_up_keeps_results_and_forgets_failures(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    done, failed = job.segments()[:2]
+    job.finish(done, observation_schema(_CLASSES).empty_table())
+    job.begin(failed)
+    job.fail(failed, "broken")
+    assert (job.failure(), job.begin(failed)) == ("broken", 2)
+    again = _job(tmp_path)
+    assert again.done() == {str(done)}
+    assert (again.failure(), again.begin(failed)) == (None, 1)
+
+
+def test_a_worker_opens_what_the_client_wrote(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    opened = Job.open(tmp_path, job.id)
+    assert opened.record == job.record
+    assert opened.video.times_s.tolist() == job.video.times_s.tolist()
+
+
+@pytest.mark.parametrize("job_id", ["../../etc", "0123456789abcdeg", "", "0123456789abcdef\n"])
+def test_a_job_id_cannot_lead_elsewhere(tmp_path: Path, job_id: str) -> None:
+    with pytest.raises(InputError, match="not a job id"):
+        Job.open(tmp_path, job_id)
+
+
+def test_an_unknown_job_says_what_must_be_shared(tmp_path: Path) -> None:
+    with pytest.raises(ServiceUnavailable, match="share MASKFER_HOME"):
+        Job.open(tmp_path, "0123456789abcdef")
+
+
+def test_a_segment_that_keeps_ending_its_worker_is_given_up_with_a_reason(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, max_deliveries=2)
+    job = _job(tmp_path / "jobs")
+    segment = job.segments()[1]
+    for _ in range(2):
+        job.begin(segment)  # and then its process was killed
+    task = create_app(settings, broker_url="memory://").tasks[TASK]
+    task(job.id, segment.start, segment.stop)
+    assert "from 2.8 s to 4.6 s ended its worker 2 times and was given up" in str(job.failure())
+
+
+def test_a_finished_segment_is_not_scored_again(tmp_path: Path) -> None:
+    job = _job(tmp_path / "jobs")
+    segment = Segment(0, 10)
+    job.finish(segment, observation_schema(_CLASSES).empty_table())
+    create_app(Settings(home=tmp_path), broker_url="memory://").tasks[TASK](job.id, 0, 10)
+    assert job.begin(segment) == 1
