@@ -9,7 +9,7 @@ from pathlib import Path
 from maskfer import provenance
 from maskfer.config import Params, Settings
 from maskfer.data import rejects
-from maskfer.data.table import FILE_NAME
+from maskfer.data.table import FILE_NAME, FacesTable
 from maskfer.errors import DatasetError
 from maskfer.stages import build_dataset
 from pipelines.watch import Step
@@ -22,12 +22,13 @@ def faces_table(
 
     `data` is a faces table, a folder that holds one, or raw photographs; from those a dataset is built under
     `Settings.home`, once for their content, the parameters and the code. Raises `DatasetError` where there is
-    nothing at `data`.
+    nothing at `data`, or a table that is damaged.
     """
-    if data.is_file() and data.suffix == ".parquet":
-        return data, ()
-    if (data / FILE_NAME).is_file():
-        return data / FILE_NAME, ()
+    given = data if data.suffix == ".parquet" else data / FILE_NAME
+    if given.is_file():
+        # A table that is none is known here, not after the first step has started.
+        FacesTable.read(given, columns=["split"])
+        return given, ()
     if not data.is_dir():
         raise DatasetError(f"{data}: no such folder; give --data photographs or a folder with {FILE_NAME}")
     folder = settings.home.resolve() / "datasets" / _key(data, params)

@@ -1,5 +1,6 @@
 """Runs the graph on this machine with the SDK's local runner: one process per step, results cached."""
 
+import json
 import logging
 import os
 import secrets
@@ -11,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kfp import local
 
@@ -24,6 +25,10 @@ from pipelines.retrain import Recipe, Table, graph, recipe
 from pipelines.watch import Step, StepWatch
 
 LOG: Final = "retrain.log"
+METRICS: Final = "metrics.json"
+FIGURES: Final = "figures.json"
+_OWN_ERRORS: Final = "maskfer.errors."
+_FRAMES: Final = 9
 CACHE: Final = "cache/pipeline"
 
 
@@ -32,7 +37,7 @@ class LocalRun:
     """A finished run of the graph on this machine."""
 
     folder: Path
-    """metrics.json, predictions.parquet, plots/, decision.json, decision.md, release/."""
+    """metrics.json, figures.json, predictions.parquet, plots/, decision.json, decision.md, release/."""
     steps: tuple[Step, ...]
     log: Path
 
@@ -62,7 +67,19 @@ def run(
         for source in (evaluation, decision):
             shutil.copytree(source, work, dirs_exist_ok=True)
         shutil.copyfile(log, work / LOG)
+        metrics = json.loads((work / METRICS).read_text(encoding="utf-8"))
+        (work / FIGURES).write_text(json.dumps(figures(metrics), indent=2) + "\n", encoding="utf-8")
     return LocalRun(folder=folder, steps=tuple(watch.steps), log=log)
+
+
+def figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the few figures of an evaluation by which runs are told apart, e.g. by `dvc metrics diff`."""
+    slices = {
+        name: {figure: one[figure] for figure in ("accuracy", "macro_f1")}
+        for name, one in metrics["slices"].items()
+        if name in ("masked", "unmasked")
+    }
+    return slices | {name: metrics[name] for name in ("ece", "heatmap_iou", "mask_accuracy")}
 
 
 def _execute(made_by: Recipe, table: Table, *, root: Path, watch: StepWatch, log: Path) -> tuple[Path, Path]:
@@ -85,9 +102,20 @@ def _execute(made_by: Recipe, table: Table, *, root: Path, watch: StepWatch, log
             failed = next((step.name for step in watch.steps if not step.succeeded), None)
             if failed is None:
                 raise
-            tail = "\n".join(f"  | {line}" for line in watch.tail)
-            raise StageFailed(f"stage {failed} failed; its last lines:\n{tail}\nfull log: {log}") from error
+            raise StageFailed(_failure(failed, watch, log)) from error
     return Path(outputs["evaluation"].path), Path(outputs["decision"].path)
+
+
+def _failure(step: str, watch: StepWatch, log: Path) -> str:
+    lines, reason = [*watch.tail], "its process ended without saying why (killed, or out of memory?)"
+    if watch.traceback:
+        reason = watch.traceback[-1]
+        if reason.startswith(_OWN_ERRORS):
+            reason = reason.partition(": ")[2]
+        else:
+            lines += watch.traceback[-_FRAMES:]
+    quoted = "".join(f"\n  | {line}" for line in lines)
+    return f"stage {step} failed: {reason}" + (f"{quoted}\n  " if quoted else "; ") + f"full log: {log}"
 
 
 @contextmanager

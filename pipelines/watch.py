@@ -16,6 +16,8 @@ _STARTED: Final = re.compile(r"Executing task '([\w-]+)'")
 _ENDED: Final = re.compile(r"Task '([\w-]+)' finished with status (SUCCESS|FAILURE)")
 _CACHED: Final = re.compile(r"Task ([\w-]+) cache hit")
 _OWN: Final = "[KFP Executor "
+_TRACEBACK: Final = "Traceback (most recent call last)"
+_CHAINED: Final = ("The above exception was", "During handling of the above exception")
 _INDENT: Final = "    "
 _TAIL_LINES: Final = 12
 
@@ -35,7 +37,9 @@ class StepWatch(io.TextIOBase):
     def __init__(self, *, log: TextIO, terminal: TextIO) -> None:
         self.steps: list[Step] = []
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        """Last lines of the step that ran last."""
+        """Last lines of the step that ran last, without a traceback's."""
+        self.traceback: list[str] = []
+        """The traceback it ended with, if it did; it goes to the log and not to the terminal."""
         self._log = log
         self._terminal = terminal
         self._rest = ""
@@ -62,6 +66,7 @@ class StepWatch(io.TextIOBase):
             self._running = (_name(started[1]), time.monotonic())
             self._speaking = False
             self.tail.clear()
+            self.traceback = []
         elif ended := _ENDED.search(line):
             self._end(_name(ended[1]), succeeded=ended[2] == "SUCCESS")
         elif cached := _CACHED.search(line):
@@ -77,8 +82,18 @@ class StepWatch(io.TextIOBase):
             self._speaking = True
             self._say(f"{step}: running")
         elif self._speaking and said.strip() and not said.startswith(_OWN):
-            self.tail.append(said)
-            self._say(f"  {said}")
+            if said.startswith(_TRACEBACK):
+                self.traceback = [said]
+            elif said.startswith(_CHAINED):
+                self.traceback.append(said)
+            elif self.traceback and (
+                said.startswith(" ") or self.traceback[-1].startswith((" ", _TRACEBACK))
+            ):
+                # Frames are indented; the line after the last frame names the error and ends it.
+                self.traceback.append(said)
+            else:
+                self.tail.append(said)
+                self._say(f"  {said}")
 
     def _end(self, name: str, *, succeeded: bool) -> None:
         if self._running is None or name == "importer":

@@ -45,7 +45,7 @@ def lineage(faces: Path) -> Lineage:
 
 
 def git_revision(module: Path = _PACKAGE / "provenance.py") -> str | None:
-    """Return the commit that holds `module`, ending in `-dirty` where tracked files differ from it."""
+    """Return the commit that holds `module`, ending in `-dirty` where the files beside it differ from it."""
     recorded = module.with_name(REVISION_FILE)
     if recorded.is_file():
         return recorded.read_text(encoding="utf-8").strip() or None
@@ -53,7 +53,7 @@ def git_revision(module: Path = _PACKAGE / "provenance.py") -> str | None:
     if _git(module.parent, "ls-files", "--error-unmatch", module.name) is None:
         return None
     commit = _git(module.parent, "rev-parse", "HEAD")
-    changed = _git(module.parent, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(module.parent, "status", "--porcelain", "--", ".")
     return f"{commit}-dirty" if commit and changed else commit
 
 

@@ -1,0 +1,67 @@
+"""`maskfer retrain` and `maskfer pipeline` as a user meets them when something is wrong, or to compile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+MASKFER = str(Path(sys.executable).with_name("maskfer"))
+
+
+def maskfer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([MASKFER, *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "absent"], "absent: no such folder"),
+        (["--data", "empty"], "empty"),
+        (["--data", "faces", "--params", "absent.yaml"], "absent.yaml: no such file"),
+        (["--data", "faces", "--params", "wrong.yaml"], "wrong.yaml: expresion"),
+        (["--data", "faces", "--policy", "absent.yaml"], "absent.yaml: no such promotion policy"),
+        (["--data", "faces"], "faces.parquet"),
+        (["--data", "faces", "--submit", "127.0.0.1:1"], "cannot read this machine's files"),
+        (["--data", "s3://b/faces.parquet", "--submit", "127.0.0.1:1"], "no Kubeflow Pipelines API answers"),
+        (["--data", "s3://b/faces.parquet", "--compile", "graph.json"], "graph.json"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "faces.parquet").write_bytes(b"no table")
+    (tmp_path / "wrong.yaml").write_text("expresion: {epochs: 2}\n", encoding="utf-8")
+    before = files(tmp_path)
+    failed = maskfer("retrain", *arguments, cwd=tmp_path)
+    assert failed.returncode == 2
+    assert len(failed.stderr.splitlines()) == 1, failed.stderr
+    assert failed.stderr.startswith("maskfer: error: ")
+    assert said in failed.stderr
+    assert files(tmp_path) == before
+
+
+def test_the_graph_compiles_with_the_settings_of_the_cluster(tmp_path: Path) -> None:
+    out = tmp_path / "pipeline.yaml"
+    done = maskfer(
+        "pipeline", "compile", "--out", str(out), "--image", "r/maskfer-python:7", "--gpus", "0", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    spec, _platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
+    assert spec["pipelineInfo"]["name"] == "maskfer-retrain"
+    assert "r/maskfer-python:7" in out.read_text(encoding="utf-8")
+    assert "nvidia" not in out.read_text(encoding="utf-8")
+
+
+def test_help_has_examples(tmp_path: Path) -> None:
+    for command in (["retrain"], ["pipeline", "compile"]):
+        assert "Examples" in maskfer(*command, "--help", cwd=tmp_path).stdout

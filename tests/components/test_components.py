@@ -1,0 +1,51 @@
+"""Each component is its stage's signature and a call; that they run together is shown by tests/pipelines."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from pipelines.retrain import STEPS
+
+_COMPONENTS = Path(__file__).resolve().parents[2] / "components"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_passes_its_stage_exactly_what_it_asks_for(step: str) -> None:
+    stage = inspect.signature(import_module(f"maskfer.stages.{step}").run)
+    call = _call_of_the_stage(step)
+    # Raises TypeError where an argument is missing, unknown or given twice.
+    bound = stage.bind(
+        *call.args, **{keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+    )
+    assert bound.arguments.keys() >= {
+        name for name, one in stage.parameters.items() if one.default is inspect.Parameter.empty
+    }
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_brings_nothing_but_itself(step: str) -> None:
+    component = getattr(import_module(f"components.{step}"), step)
+    spec = component.component_spec.implementation.container
+    assert "pip" not in " ".join(spec.command)
+    assert "python" in spec.image
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "register"])
+def test_what_may_be_cached_is_keyed_by_the_content_of_data_and_code(step: str) -> None:
+    component = getattr(import_module(f"components.{step}"), step)
+    assert component.component_spec.inputs.keys() >= {"params", "dataset_sha256", "code_sha256"}
+
+
+def _call_of_the_stage(step: str) -> ast.Call:
+    tree = ast.parse((_COMPONENTS / f"{step}.py").read_text(encoding="utf-8"))
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    last = function.body[-1]
+    assert isinstance(last, ast.Expr)
+    assert isinstance(last.value, ast.Call)
+    assert ast.unparse(last.value.func) == "stage.run"
+    return last.value

@@ -1,0 +1,81 @@
+"""Where a result comes from: known where it can be known, None elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from maskfer import provenance
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git checkout with one tracked module."""
+    module = tmp_path / "src" / "package" / "module.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("one = 1\n", encoding="utf-8")
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        ["-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "one"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    return module
+
+
+def test_a_checkout_answers_its_commit(checkout: Path) -> None:
+    head = subprocess.run(
+        ["git", "-C", str(checkout.parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    assert provenance.git_revision(checkout) == head.stdout.strip()
+
+
+def test_a_changed_file_of_the_package_makes_it_dirty_and_a_changed_lock_does_not(checkout: Path) -> None:
+    (checkout.parents[2] / "dvc.lock").touch()
+    assert not str(provenance.git_revision(checkout)).endswith("-dirty")
+    checkout.write_text("one = 2\n", encoding="utf-8")
+    assert str(provenance.git_revision(checkout)).endswith("-dirty")
+
+
+def test_a_package_that_is_installed_inside_somebodys_checkout_is_not_part_of_it(checkout: Path) -> None:
+    installed = checkout.parents[2] / ".venv" / "module.py"
+    installed.parent.mkdir()
+    installed.touch()
+    assert provenance.git_revision(installed) is None
+
+
+def test_outside_a_checkout_nothing_is_known(tmp_path: Path) -> None:
+    (tmp_path / "module.py").touch()
+    assert provenance.git_revision(tmp_path / "module.py") is None
+
+
+def test_an_image_answers_the_commit_it_was_built_from(tmp_path: Path) -> None:
+    (tmp_path / provenance.REVISION_FILE).write_text("abc123\n", encoding="utf-8")
+    assert provenance.git_revision(tmp_path / "module.py") == "abc123"
+
+
+@pytest.mark.parametrize("lock", ["data/faces.parquet.dvc", "dvc.lock"])
+def test_dvcs_name_of_the_data_is_taken_only_for_the_content_it_stands_for(tmp_path: Path, lock: str) -> None:
+    faces = tmp_path / "data" / "faces.parquet"
+    faces.parent.mkdir()
+    faces.write_bytes(b"a table")
+    md5 = hashlib.md5(b"a table", usedforsecurity=False).hexdigest()
+    path = faces.relative_to((tmp_path / lock).parent)
+    outs = f"outs: [{{md5: {md5}, path: {path}}}]"
+    (tmp_path / lock).write_text(
+        outs if lock.endswith(".dvc") else f"stages: {{one: {{{outs}}}}}", encoding="utf-8"
+    )
+    assert provenance.dvc_revision(faces) is None, "no DVC repository around it"
+    (tmp_path / ".dvc").mkdir()
+    assert provenance.dvc_revision(faces) == md5
+    faces.write_bytes(b"another table")
+    assert provenance.dvc_revision(faces) is None
+
+
+def test_code_hashes_cover_files_that_exist() -> None:
+    for name in provenance._DATASET:
+        assert (provenance._PACKAGE / name).exists(), name
+    assert len(provenance.training_code_sha256()) == len(provenance.dataset_code_sha256()) == 64
