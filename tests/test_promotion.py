@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
@@ -162,7 +163,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 def test_answers_to_other_faces_are_not_compared() -> None:
     one = answered()
-    other = PredictionTable(**{**vars(one), "face_ids": tuple(reversed(one.face_ids))})
+    other = dataclasses.replace(one, face_ids=tuple(reversed(one.face_ids)))
     with pytest.raises(DatasetError, match="champion v3"):
         decide(one, other)
 
@@ -179,7 +180,7 @@ def test_a_first_model_has_to_beat_the_most_frequent_class() -> None:
 
 def test_a_first_model_without_a_labelled_face_is_not_promoted() -> None:
     table = answered()
-    unlabelled = PredictionTable(**{**vars(table), "labels": np.full(len(table), -1)})
+    unlabelled = dataclasses.replace(table, labels=np.full(len(table), -1))
     decision = judge_first(unlabelled, policy=PromotionPolicy(), samples=100, seed=0)
     assert not decision.promote
     assert "no labelled test face" in decision.reason

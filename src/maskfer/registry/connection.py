@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ from maskfer.errors import ModelNotFound, RegistryError, RegistryUnavailable
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_HEALTH_TIMEOUT_S: Final = 5.0
+_HEALTH_TIMEOUT_S: Final = 3.0
 _SQLITE: Final = "sqlite:///"
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,6 +58,7 @@ def speaking(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    uri = without_password(uri)
     try:
         yield
     except MlflowException as error:
@@ -68,6 +70,11 @@ def speaking(uri: str) -> Iterator[None]:
         raise RegistryError(f"registry {uri}: {text}") from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:  # requests' errors are OSErrors
         raise RegistryUnavailable(_unreachable(uri, _line(error))) from error
+
+
+def without_password(uri: str) -> str:
+    """Return an address as it may be shown: without the user and password in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def artifact_location(settings: Settings) -> str | None:
@@ -86,6 +93,7 @@ def _check_reachable(uri: str, *, create: bool) -> None:
                 "or set MASKFER_HOME or MASKFER_TRACKING_URI"
             )
     elif uri.startswith(("http://", "https://")):
+        uri = without_password(uri)
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_S):  # noqa: S310
                 return

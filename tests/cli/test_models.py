@@ -1,0 +1,171 @@
+"""`maskfer models` and `maskfer evaluate` as a person meets them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskfer.cli import main
+from maskfer.config import Settings
+from maskfer.registry import Registry
+from tests.known import KnownFaces
+
+Maskfer = Callable[..., str]
+DECISION = {
+    "promote": False,
+    "reason": "worse on masked faces",
+    "champion": 1,
+    "comparisons": [],
+    "notes": [],
+}
+
+
+@pytest.fixture
+def maskfer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Maskfer:
+    """Runs the command line on this test's registry and returns what it printed; failing, its one line."""
+    monkeypatch.setenv("MASKFER_HOME", str(settings.home))
+    monkeypatch.setenv("MASKFER_MODEL_NAME", settings.model_name)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["maskfer", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        assert (ended.value.code or 0) == code, shown.err
+        if code == 0:
+            return shown.out
+        (line,) = shown.err.splitlines()
+        assert line.startswith("maskfer: error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def registered(known_faces: KnownFaces, settings: Settings) -> Registry:
+    """Two versions; the first is champion, the second was refused."""
+    registry = Registry(settings)
+    first, second = (
+        registry.register(known_faces.release(f"{settings.model_name}-{number}")) for number in (1, 2)
+    )
+    registry.promote(first, reason="the first", forced=True)
+    registry.record_decision(second, DECISION)
+    return registry
+
+
+def read(text: str) -> Any:
+    return json.loads(text)
+
+
+def test_list_shows_versions_and_the_champion(maskfer: Maskfer, registered: Registry) -> None:
+    shown = maskfer("models", "list")
+    assert registered.settings.model_name in shown
+    assert "v1 champion" in shown
+    assert "refused" in shown
+    versions = read(maskfer("models", "list", "--json"))
+    assert [(one["version"], one["champion"]) for one in versions] == [(2, False), (1, True)]
+
+
+@pytest.mark.usefixtures("registered")
+def test_show_tells_origin_files_and_decision(maskfer: Maskfer) -> None:
+    shown = maskfer("models", "show", "v2")
+    assert "f" * 40 in shown
+    assert "worse on masked faces" in shown
+    champion = read(maskfer("models", "show", "champion", "--json"))
+    assert champion["version"] == 1
+    assert champion["champion"]
+    assert "model.onnx" in champion["files"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_refused_version_needs_force_and_history_tells_the_story(maskfer: Maskfer) -> None:
+    line = maskfer("models", "promote", "v2", "--reason", "hope", code=2)
+    assert "worse on masked faces" in line
+    assert "--force" in line
+    assert "champion is now v2" in maskfer("models", "promote", "v2", "--force", "--reason", "new masks")
+    event = read(maskfer("models", "rollback", "--reason", "worse in hall 2", "--json"))
+    assert (event["kind"], event["version"], event["previous"]) == ("rolled_back", 1, 2)
+    shown = maskfer("models", "history")
+    for text in ("the first", "new masks", "forced", "rolled back to", "worse in hall 2", "now"):
+        assert text in shown
+    story = read(maskfer("models", "history", "--json"))
+    assert [one["version"] for one in story["reigns"]] == [1, 2, 1]
+    assert story["reigns"][0]["until"] == story["reigns"][1]["at"]
+    assert story["champion"] == 1
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("show", "v9"), "not found"),
+        (("show", "nobody"), "not found"),
+        (("promote", "v1", "--reason", "again", "--force"), "champion already"),
+        (("promote", "v2", "--reason", "  "), "--reason is empty"),
+        (("rollback",), "no earlier champion"),
+        (("history", "--name", "another"), "another"),
+        (("list", "--name", "another"), "another"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(maskfer: Maskfer, arguments: tuple[str, ...], says: str) -> None:
+    assert says in maskfer("models", *arguments, code=2)
+
+
+def test_no_registry_is_one_line(maskfer: Maskfer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MASKFER_HOME", str(tmp_path))
+    assert "maskfer retrain" in maskfer("models", "list", code=2)
+    monkeypatch.setenv("MASKFER_TRACKING_URI", "http://127.0.0.1:9")
+    assert "does not answer" in maskfer("models", "history", code=2)
+
+
+def test_evaluate_writes_the_figures_of_the_champion(
+    maskfer: Maskfer, registered: Registry, known_table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "metrics.json"
+    name = registered.settings.model_name
+    shown = maskfer(
+        "evaluate",
+        "--model",
+        f"{name}@champion",
+        "--data",
+        str(known_table.parent),
+        "--json",
+        str(out),
+        "--plots",
+        str(tmp_path / "plots"),
+    )
+    metrics = read(out.read_text())
+    assert {"n", "accuracy", "macro_f1", "per_class", "slices", "heatmap_iou"} <= set(metrics)
+    assert metrics["model"] == f"{name}@champion"
+    assert f"{metrics['slices']['masked']['accuracy']:.3f}" in shown
+    assert len(list((tmp_path / "plots").iterdir())) == 5
+
+
+def test_evaluate_takes_a_folder_and_names_what_is_wrong_with_it(
+    maskfer: Maskfer, known_faces: KnownFaces, known_table: Path, tmp_path: Path
+) -> None:
+    release = known_faces.release("cli")
+    data = ("--data", str(known_table.parent), "--json", str(tmp_path / "m.json"))
+    assert "unmasked" in maskfer("evaluate", "--model", str(release.path), *data)
+    (tmp_path / "m.json").unlink()
+    (release.path / "model.onnx").write_bytes(b"damaged")
+    assert "model.onnx: sha256" in maskfer("evaluate", "--model", str(release.path), *data, code=2)
+    assert "no model.json" in maskfer("evaluate", "--model", str(tmp_path), *data, code=2)
+    assert "expected one of" in maskfer("evaluate", "--model", "x", *data, "--split", "all", code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_without_faces_says_how_to_make_them(
+    maskfer: Maskfer, known_faces: KnownFaces, tmp_path: Path
+) -> None:
+    release = known_faces.release("cli-2")
+    line = maskfer("evaluate", "--model", str(release.path), "--data", str(tmp_path), code=2)
+    assert "maskfer data build" in line
