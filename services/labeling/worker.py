@@ -12,7 +12,7 @@ from maskfer.config import Settings
 from maskfer.errors import ServiceUnavailable
 from services.labeling.app import QUEUE, create_app
 
-_GRACE_S = 10.0
+_GRACE_S = 3.0
 
 
 def run_worker(settings: Settings, *, concurrency: int, tied: bool = False) -> None:
