@@ -82,6 +82,15 @@ def test_build_of_an_empty_folder_makes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
+def test_the_three_steps_make_what_build_makes(raw_faces: Path, tmp_path: Path) -> None:
+    maskfer("build", raw_faces, "--out", tmp_path / "built")
+    maskfer("ingest", raw_faces, "--out", tmp_path / "records")
+    maskfer("align", tmp_path / "records", "--raw", raw_faces, "--out", tmp_path / "aligned")
+    maskfer("wear-masks", tmp_path / "aligned", "--out", tmp_path / "faces")
+    one, other = (FacesTable.read(tmp_path / name / "faces.parquet") for name in ("built", "faces"))
+    assert one.sha256() == other.sha256()
+
+
 def test_synth_and_build_go_together(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     printed = maskfer("synth", "--out", raw, "--people", "2", "--per-person", "3", "--workers", "1")

@@ -26,6 +26,7 @@ app.add_typer(
 _ParamsFile = Annotated[
     Path | None, typer.Option(help="YAML like params.yaml; the defaults where none is given.")
 ]
+_Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one per core if left out.")]
 
 
 @data.command(
@@ -44,7 +45,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for faces.parquet and rejects.csv.")],
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Give every face a masked twin.")] = True,
     params: _ParamsFile = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if left out.")] = None,
+    workers: _Workers = None,
 ) -> None:
     """Turn labelled photographs into faces.parquet; what is dropped is in rejects.csv with its reason."""
     from maskfer.config import Params
@@ -80,7 +81,7 @@ def synth(
     people: Annotated[int, typer.Option(min=2)] = 24,
     per_person: Annotated[int, typer.Option(min=1, help="Pictures of each person.")] = 15,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 7,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if left out.")] = None,
+    workers: _Workers = None,
 ) -> None:
     """Draw labelled synthetic faces: three expressions, five orientations, exact landmarks."""
     from maskfer.data.synthetic import write_synthetic_dataset
