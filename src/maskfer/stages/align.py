@@ -116,7 +116,7 @@ def _tools(min_confidence: float) -> tuple[FaceDetector, DlibLandmarks]:
 def _read(path: Path) -> Image | None:
     try:
         encoded = np.fromfile(path, np.uint8)
-    except OSError:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    except (OSError, cv2.error):  # cv2.error: more pixels than OpenCV is willing to decode
         return None
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     return None if image is None else np.asarray(image, np.uint8)
