@@ -83,8 +83,8 @@ def strap_color(style: MaskStyle, template: Template, rng: np.random.Generator) 
     """Return the colour of loops and straps."""
     white = np.full(3, 236.0)
     if template.fastening == "straps":
-        choices = [white, np.array([90.0, 200.0, 225.0]), np.full(3, 40.0), np.array([190.0, 120.0, 60.0])]
-        return choices[int(rng.choice(4, p=[0.45, 0.25, 0.15, 0.15]))]
+        choices = [white, np.array([120.0, 200.0, 218.0]), np.full(3, 40.0), np.array([170.0, 125.0, 85.0])]
+        return choices[int(rng.choice(4, p=[0.5, 0.2, 0.2, 0.1]))]
     return style.bgr if style.type == "cloth" or float(style.bgr.mean()) < 90 else white
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final, Self
 
 import numpy as np
@@ -18,7 +19,8 @@ from maskfer.masking.pose import landmarks_from_five
 from maskfer.masking.templates import MASK_TYPES, MaskStyle, MaskType, Pattern
 from maskfer.masking.wear import CannotWear, wear_mask
 
-_GLANCE_PX: Final = 160
+_GLANCE_PX: Final = (160, 640)
+"""Smallest and largest longer side of the first look; in between it is half the picture's."""
 _FULL_PX: Final = 1280
 _PORTRAIT: Final = 1 / 3
 """A lone face at least this large, of the picture's longer side, makes the picture a portrait."""
@@ -76,22 +78,23 @@ class MaskWearer:
     def __init__(self, *, params: MaskingParams, choice: StyleChoice, seed: int) -> None:
         self._params, self._choice, self._seed = params, choice, seed
         self.keeps_color = choice.keeps_color
-        self._glance = SlimeFaceDetector(sides_px=(_GLANCE_PX,))
-        self._look = SlimeFaceDetector(sides_px=(_FULL_PX,))
+        self._detector = cache(lambda side_px: SlimeFaceDetector(sides_px=(side_px,)))
         self._landmarks = DlibLandmarks()
 
     def find_faces(self, image: Image) -> list[Detection]:
         """Return the faces, most confident first.
 
-        Detection costs more than everything else, and four times less on half the pixels. One large face at a
-        glance is a portrait, and that is all there is to find; anything else is searched at full size.
+        Detection costs more than everything else, and four times less on half the size. One large face at a
+        glance is a portrait, and that is all we look for; anything else is searched at full size. The
+        detector needs about 30 px, so that a bystander under 60 px can be missed on a portrait.
         """
         longer = max(image.shape[:2])
-        if longer > _GLANCE_PX:
-            faces = self._glance.detect(image)
+        glance = min(max(_GLANCE_PX[0], longer // 2), _GLANCE_PX[1])
+        if longer > glance:
+            faces = self._detector(glance).detect(image)
             if len(faces) == 1 and max(faces[0].box.width, faces[0].box.height) >= _PORTRAIT * longer:
                 return faces
-        return self._look.detect(image)
+        return self._detector(_FULL_PX).detect(image)
 
     def place(self, image: Image, faces: list[Detection]) -> list[Points | None]:
         """Return each face's 68 landmarks, None where there are none to be had."""

@@ -20,7 +20,7 @@ LATTICE: Final = np.stack(
 """Chart points that tie the template's picture to the face."""
 
 _LOOP_REACH: Final = ((0.0, -0.04), (0.0, 0.16))
-_STRAP_REACH: Final = ((0.02, -0.36), (-0.02, 0.42))
+_STRAP_REACH: Final = ((0.02, -0.36), (-0.08, 0.5))
 """Where upper and lower fastening leave the face, from the root of the ear, in units of the nose-jaw line."""
 _STEPS: Final = np.linspace(0, 1, 9)[:, None]
 
@@ -80,7 +80,7 @@ def place_mask(
         end = fit.ear(near=side > 0) + np.array([side * dx, dy + slack[lower]])
         middle = 0.5 * (start + end) + np.array([0.0, 0.02 if is_loop else 0.0])
         straps.append((1 - _STEPS) ** 2 * start + 2 * _STEPS * (1 - _STEPS) * middle + _STEPS**2 * end)
-    width = rng.uniform(0.014, 0.024) if is_loop else rng.uniform(0.02, 0.035)
+    width = rng.uniform(0.01, 0.021) if is_loop else rng.uniform(0.013, 0.027)
     return Placement(
         fit=fit,
         outline=fit.from_upright(edge),
