@@ -105,7 +105,7 @@ def test_what_is_not_there_is_one_line_with_a_remedy(
     registry: Registry, release: Release, reference: str
 ) -> None:
     registry.register(release)
-    with pytest.raises(ModelNotFound, match=r"maskfer models list|write NAME@champion") as caught:
+    with pytest.raises(ModelNotFound, match=r"maskfer models|write NAME@champion") as caught:
         registry.resolve(reference)
     assert "\n" not in str(caught.value)
 

@@ -107,7 +107,7 @@ def test_a_refused_version_needs_force_and_history_tells_the_story(maskfer: Mask
     ("arguments", "says"),
     [
         (("show", "v9"), "not found"),
-        (("show", "nobody"), "not found"),
+        (("show", "nobody"), "no version with alias 'nobody'"),
         (("promote", "v1", "--reason", "again", "--force"), "champion already"),
         (("promote", "v2", "--reason", "  "), "--reason is empty"),
         (("rollback",), "no earlier champion"),

@@ -12,35 +12,41 @@ from maskfer.data.table import table_sha256
 from maskfer.errors import DatasetError, ReleaseCorrupted
 from maskfer.evaluation import PredictionTable
 from maskfer.stages import evaluate
+from maskfer.stages.evaluate import EvaluateReport
 from tests.known import KnownFaces
 
 
+@pytest.fixture(scope="module")
+def report(
+    known_faces: KnownFaces, known_table: Path, tmp_path_factory: pytest.TempPathFactory
+) -> EvaluateReport:
+    """One run of the stage."""
+    out = tmp_path_factory.mktemp("staged") / "out"
+    return evaluate.run(known_faces.release("staged").path, known_table, out, params=Params())
+
+
 def test_the_folder_holds_what_the_contract_names(
-    known_faces: KnownFaces, known_table: Path, tmp_path: Path
+    report: EvaluateReport, known_faces: KnownFaces, known_table: Path
 ) -> None:
-    release = known_faces.release("staged")
-    report = evaluate.run(release.path, known_table, tmp_path / "out", params=Params())
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = json.loads((report.out / "metrics.json").read_text())
     assert metrics == report.metrics
     assert {"n", "accuracy", "macro_f1", "per_class", "confusion", "ece", "slices", "heatmap_iou"} <= set(
         metrics
     )
     assert set(metrics["slices"]) == {"masked", "unmasked", "orientation"}
-    assert metrics["release_sha256"] == release.sha256
+    assert metrics["release_sha256"] == known_faces.release("staged").sha256
     assert metrics["dataset_sha256"] == table_sha256(known_table)
-    predictions = PredictionTable.read(tmp_path / "out" / "predictions.parquet")
+    predictions = PredictionTable.read(report.out / "predictions.parquet")
     assert len(predictions) == metrics["rows"] == 600
-    assert len(list((tmp_path / "out" / "plots").glob("*.png"))) == 5
+    assert len(list((report.out / "plots").glob("*.png"))) == 5
 
 
 def test_the_same_release_and_faces_give_the_same_bytes(
-    known_faces: KnownFaces, known_table: Path, tmp_path: Path
+    report: EvaluateReport, known_faces: KnownFaces, known_table: Path, tmp_path: Path
 ) -> None:
-    release = known_faces.release("staged")
-    for name in ("one", "two"):
-        evaluate.run(release.path, known_table, tmp_path / name, params=Params())
-    for path in (tmp_path / "one").rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+    evaluate.run(known_faces.release("staged").path, known_table, tmp_path / "again", params=Params())
+    for path in report.out.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(report.out)).read_bytes()
 
 
 def test_without_test_faces_the_error_names_split_and_remedy(known_faces: KnownFaces, tmp_path: Path) -> None:

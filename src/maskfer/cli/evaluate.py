@@ -53,12 +53,16 @@ def evaluate(
 
 
 def _table(title: str, metrics: dict[str, Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     heatmap = "-" if metrics["heatmap_iou"] is None else f"{metrics['heatmap_iou']:.3f}"
     table = Table(
         title=title,
         title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         caption=f"masked or not: {metrics['mask_accuracy']:.3f} of {metrics['rows']} faces right; "
         f"heatmap IoU {heatmap}",
         caption_justify="left",

@@ -10,6 +10,8 @@ import typer
 from maskfer.cli import app
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from maskfer.registry import Event, ModelVersion, Registry
 
 models = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
@@ -30,11 +32,10 @@ def list_versions(name: Name = None, as_json: Json = False) -> None:
     if as_json:
         _print_json([version.to_json() for version in versions])
         return
-    from rich.table import Table
-
-    table = Table(title=name, title_justify="left")
+    table = _new_table(name)
     for column in ("version", "registered", "accuracy", "unmasked", "masked", "data", "decision"):
-        table.add_column(column, justify="right" if column in {"accuracy", "unmasked", "masked"} else "left")
+        numeric = column in {"accuracy", "unmasked", "masked"}
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for version in versions:
         figures = registry.metrics(version)
         keys = ("accuracy", "slices/unmasked/accuracy", "slices/masked/accuracy")
@@ -58,11 +59,10 @@ def show(version: Version, as_json: Json = False) -> None:
     if as_json:
         _print_json({**found.to_json(), "metrics": figures, "decision_numbers": found.decision})
         return
-    from rich.table import Table
-
     from maskfer.promotion.report import decision_table
 
-    table = Table(title=f"{found}{' (champion)' if found.is_champion else ''}", title_justify="left")
+    table = _new_table(f"{found}{' (champion)' if found.is_champion else ''}")
+    table.show_header = False
     table.add_column("what", no_wrap=True)
     table.add_column("value", overflow="fold")
     main = (
@@ -93,13 +93,14 @@ def show(version: Version, as_json: Json = False) -> None:
 @models.command(epilog="Examples:\n\n`maskfer models history`\n\n`maskfer models history --json`")
 def history(name: Name = None, as_json: Json = False) -> None:
     """Show who was champion when, and why."""
-    from rich.table import Table
-
     found = _registry().history(name)
     if as_json:
         _print_json(found.to_json())
         return
-    table = Table(title=f"{found.name}: champions", title_justify="left")
+    if not found.events:
+        typer.echo(f"{found.name}: no version was champion yet; see `maskfer models list`")
+        return
+    table = _new_table(f"{found.name}: champions")
     for column in ("version", "from (UTC)", "until", "by", "how", "why"):
         table.add_column(column, overflow="fold")
     for reign in found.reigns:
@@ -174,7 +175,14 @@ def _label(version: ModelVersion) -> str:
     return f"v{version.version}{' champion' if version.is_champion else ''}"
 
 
-def _print(table: Any) -> None:
+def _new_table(title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _print(table: Table) -> None:
     from rich.console import Console
 
     Console().print(table)

@@ -104,8 +104,9 @@ def _results(metrics: Mapping[str, Any]) -> str:
 
 
 def _pictures(plots: set[str]) -> str:
-    lines = [f"![{title}](plots/{name})" for name, title in _PICTURES.items() if name in plots]
-    return "\n\n".join(lines)
+    others = {name: name.rpartition(".")[0].replace("_", " ").capitalize() for name in sorted(plots)}
+    named = {name: title for name, title in _PICTURES.items() if name in plots}
+    return "\n\n".join(f"![{title}](plots/{name})" for name, title in (others | named).items())
 
 
 def _limits(metrics: Mapping[str, Any]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from maskfer.registry.history import Event
-from maskfer.registry.versions import RELEASE_SHA256
+from maskfer.registry.versions import FILE_SHA256, RELEASE_SHA256
 from maskfer.release import Lineage, Release
 
 if TYPE_CHECKING:
@@ -111,6 +114,24 @@ def time_of(milliseconds: int) -> datetime:
 def lineage_tags(lineage: Lineage) -> dict[str, str]:
     """Return where a release comes from, as tags; what is not known is left out."""
     return {key: value for key, value in lineage.model_dump().items() if value is not None}
+
+
+def version_tags(release: Release) -> dict[str, str]:
+    """Return what a version states about itself: identity, origin and the sha256 of every file."""
+    return {
+        RELEASE_SHA256: release.sha256,
+        **lineage_tags(release.metadata.lineage),
+        **{f"{FILE_SHA256}{name}": sha256 for name, sha256 in release.files.items()},
+    }
+
+
+def actor() -> str:
+    """Return who acts: user and machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

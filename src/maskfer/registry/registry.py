@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +25,6 @@ from maskfer.registry.versions import (
     DECISION,
     DECISION_JSON,
     DECISION_REASON,
-    FILE_SHA256,
     RELEASE_SHA256,
     ModelVersion,
     Reference,
@@ -55,10 +51,10 @@ class Registry:
     def resolve(self, reference: str) -> ModelVersion:
         """Return the version that `NAME@champion`, `NAME@v3`, `champion` or `v3` means now."""
         wanted = Reference.parse(reference, default_name=self.settings.model_name)
+        if wanted.alias is not None:
+            return self._by_alias(wanted.name, wanted.alias)
         with self._speaking():
-            if wanted.version is not None:
-                return self._version(self._client.get_model_version(wanted.name, str(wanted.version)))
-            return self._version(self._client.get_model_version_by_alias(wanted.name, str(wanted.alias)))
+            return self._version(self._client.get_model_version(wanted.name, str(wanted.version)))
 
     def champion(self, name: str | None = None) -> ModelVersion | None:
         """Return the champion; None where there is no model, no champion or (on a laptop) no registry yet."""
@@ -138,7 +134,7 @@ class Registry:
                     name,
                     source=f"{run.info.artifact_uri}/{recording.RELEASE_FOLDER}",
                     run_id=run_id,
-                    tags=_version_tags(release),
+                    tags=recording.version_tags(release),
                 )
             return self._version(created)
 
@@ -230,6 +226,20 @@ class Registry:
 
     # -- inside ---------------------------------------------------------------------------------------
 
+    def _by_alias(self, name: str, alias: str) -> ModelVersion:
+        self.require_model(name)
+        try:
+            with self._speaking():
+                return self._version(self._client.get_model_version_by_alias(name, alias))
+        except ModelNotFound as error:
+            remedy = "see `maskfer models list`"
+            if alias == CHAMPION:
+                remedy = (
+                    "no version was promoted yet, or the champion was deleted; `maskfer models list` shows "
+                    "what was decided, `maskfer models promote VERSION --force --reason WHY` overrules it"
+                )
+            raise ModelNotFound(f"{name} has no version with alias {alias!r}: {remedy}") from error
+
     @cached_property
     def _client(self) -> MlflowClient:
         return connect(self.settings, create=False)
@@ -282,7 +292,7 @@ class Registry:
                 "kind": kind,
                 "version": str(version.version),
                 "previous": "" if previous is None else str(previous),
-                "actor": _actor(),
+                "actor": recording.actor(),
                 "reason": reason,
                 "forced": str(forced).lower(),
                 RELEASE_SHA256: version.release_sha256 or "",
@@ -348,14 +358,6 @@ def open_release(reference: str, *, settings: Settings) -> Release:
     return registry.download(registry.resolve(reference))
 
 
-def _version_tags(release: Release) -> dict[str, str]:
-    return {
-        RELEASE_SHA256: release.sha256,
-        **recording.lineage_tags(release.metadata.lineage),
-        **{f"{FILE_SHA256}{name}": sha256 for name, sha256 in release.files.items()},
-    }
-
-
 def _check_allowed(
     version: ModelVersion, decision: Mapping[str, Any] | None, *, champion: int | None
 ) -> None:
@@ -378,14 +380,6 @@ def _lift(fetched: Path, work: Path) -> None:
     for entry in list(fetched.iterdir()):
         entry.replace(work / entry.name)
     fetched.rmdir()
-
-
-def _actor() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _v(version: int | None) -> str:

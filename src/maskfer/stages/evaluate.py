@@ -11,7 +11,7 @@ from typing import Any, Final
 from maskfer import atomic
 from maskfer import release as releases
 from maskfer.config import EvaluationParams, Params
-from maskfer.data.table import FacesTable
+from maskfer.data.table import FacesTable, table_sha256
 from maskfer.errors import DatasetError
 from maskfer.evaluation import Evaluation, evaluate
 from maskfer.evaluation.plots import write_plots
@@ -62,7 +62,7 @@ def described(evaluation: Evaluation, release: Release, faces: Path, *, split: s
     """Return the figures together with what was judged on what."""
     return {
         "release_sha256": release.sha256,
-        "dataset_sha256": FacesTable.read(faces, columns=["split"]).sha256(),
+        "dataset_sha256": table_sha256(faces),
         "split": split,
         **evaluation.to_json(),
     }
