@@ -27,7 +27,7 @@ class DataParams(_Frozen):
 
     crop_size: int = Field(96, ge=32, le=512)
     """Side of a stored face, pixels. The paper sends 96 x 96 to the server (§6)."""
-    crop_context: float = Field(1.2, ge=1.0, le=3.0)
+    crop_context: float = Field(1.0, ge=1.0, le=3.0)
     """Side of the square crop, in units of the detector box's longer side."""
     min_confidence: Fraction = 0.5
     """A detection below this is no face."""
@@ -59,7 +59,7 @@ class MaskingParams(_Frozen):
 class MaskClassifierParams(_Frozen):
     """Approach 2, stage 1 (§5.1)."""
 
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(6, ge=1)
     batch_size: int = Field(128, ge=2)
     """Faces per step."""
     learning_rate: float = Field(2e-3, gt=0)

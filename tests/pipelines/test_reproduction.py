@@ -79,6 +79,20 @@ def test_a_changed_parameter_touches_the_first_stage_that_reads_it(
     assert (min(stages, key=order.index) if stages else None) == first
 
 
+def test_only_what_depends_on_a_change_runs_again_and_going_back_runs_nothing(reproduced: Laptop) -> None:
+    params = reproduced.root / "params.yaml"
+    before, faces = params.read_text(encoding="utf-8"), reproduced.root / "data/faces/faces.parquet"
+    drawn = table_sha256(faces)
+    params.write_text(before.replace("masking: {}", "masking: {types: [cloth]}"), encoding="utf-8")
+    told = reproduced.run("dvc", "repro", "wear_masks")
+    assert re.findall(r"Running stage '(\w+)'", told) == ["wear_masks"]
+    assert table_sha256(faces) != drawn
+    params.write_text(before, encoding="utf-8")
+    told = reproduced.run("dvc", "repro", "wear_masks")
+    assert "is cached - skipping run" in told
+    assert table_sha256(faces) == drawn
+
+
 def test_an_unchanged_retrain_comes_from_the_cache_and_registers_nothing_new(reproduced: Laptop) -> None:
     told = reproduced.maskfer("retrain", "--data", "data/faces", "--params", "params.yaml")
     for step in STEPS[:-1]:

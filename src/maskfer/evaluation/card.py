@@ -104,6 +104,7 @@ def _results(metrics: Mapping[str, Any]) -> str:
 
 
 def _pictures(plots: set[str]) -> str:
+    plots = {name for name in plots if name.endswith(".png")}
     others = {name: name.rpartition(".")[0].replace("_", " ").capitalize() for name in sorted(plots)}
     named = {name: title for name, title in _PICTURES.items() if name in plots}
     return "\n\n".join(f"![{title}](plots/{name})" for name, title in (others | named).items())

@@ -136,6 +136,21 @@ def random_rectangles(
     return (inside[:, 0, :, None] & inside[:, 1, None, :]).unsqueeze(1)
 
 
+def random_patchwork(count: int, side: int, *, cells: int, generator: Generator) -> Bool[Tensor, "b 1 s s"]:
+    """Draw squares of a raster, each chosen by chance; the chance is every face's own, from none to all.
+
+    The raster has `cells` squares along the crop's side and lies somewhere else on every face.
+    """
+    device = generator.device
+    chances = torch.rand((count, 1, 1), generator=generator, device=device)
+    chosen = torch.rand((count, cells + 1, cells + 1), generator=generator, device=device) < chances
+    offsets = torch.rand((count, 2, 1), generator=generator, device=device)
+    pixels = torch.arange(side, device=device) * cells / side
+    rows, columns = (pixels + offsets).long().unbind(dim=1)
+    each = torch.arange(count, device=device).view(-1, 1, 1)
+    return chosen[each, rows.unsqueeze(2), columns.unsqueeze(1)].unsqueeze(1)
+
+
 def _symmetric(count: int, reach: float, generator: Generator) -> Float[Tensor, " b"]:
     return (torch.rand(count, generator=generator, device=generator.device) * 2 - 1) * reach
 
