@@ -24,22 +24,22 @@ _MIRROR_INDEX = [ORIENTATIONS.index(_MIRRORED.get(name, name)) for name in ORIEN
 class Jitter:
     """How far a training face is moved and relit."""
 
-    shift: float = 0.08
-    """Largest shift along each axis, in sides of the crop; the detector's boxes wander by about half."""
-    scale: float = 0.14
+    shift: float = 0.05
+    """Largest shift along each axis, in sides of the crop; the detector's boxes wander by about that."""
+    scale: float = 0.09
     """Largest change of size, as a natural logarithm."""
-    rotation_deg: float = 12.0
-    contrast: float = 0.35
+    rotation_deg: float = 8.0
+    contrast: float = 0.25
     """Largest change of contrast, as a natural logarithm."""
-    brightness: float = 28.0
+    brightness: float = 20.0
     """Largest change of brightness, grey levels."""
-    gamma: float = 0.25
+    gamma: float = 0.2
     """Largest change of the exponent of the tone curve, as a natural logarithm."""
-    blur: float = 0.3
+    blur: float = 0.2
     """Share of the faces that are blurred, by a random amount."""
-    noise: float = 8.0
+    noise: float = 5.0
     """Largest standard deviation of sensor noise, grey levels."""
-    erase: float = 0.35
+    erase: float = 0.2
     """Share of the faces of which a rectangle is covered."""
 
 
