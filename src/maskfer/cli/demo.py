@@ -29,8 +29,9 @@ from maskfer.errors import MaskferError, ServiceUnavailable, StageFailed
 _PARAMS = """\
 # The demo's parameters: the defaults, with as little training as still learns the synthetic faces.
 seed: 7
-mask_classifier: {epochs: 4, batch_size: 64}
-expression: {epochs: 8, batch_size: 64}
+mask_classifier: {epochs: 10, batch_size: 32}
+heatmap: {epochs: 10, batch_size: 32}
+expression: {epochs: 24, batch_size: 32}
 """
 
 
@@ -66,8 +67,10 @@ class _Demo:
     def read(self, *arguments: str) -> Any:
         """Run a `--json` command and return what it printed."""
         answer = subprocess.run(
-            self.command(*arguments), env=self.environment, check=True, capture_output=True, text=True
+            self.command(*arguments), env=self.environment, check=False, capture_output=True, text=True
         )
+        if answer.returncode != 0:
+            raise StageFailed(f"demo: maskfer {' '.join(arguments)}: {answer.stderr.strip()}")
         return json.loads(answer.stdout)
 
     @contextmanager
@@ -122,7 +125,7 @@ def _wait_until_ready(
 
 def _ask(base_url: str, picture: Path) -> tuple[dict[str, Any], str]:
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
-        f"{base_url}/analyze", data=picture.read_bytes(), headers={"Content-Type": "image/png"}
+        f"{base_url}/analyze", data=picture.read_bytes()
     )
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return json.load(answer), answer.headers.get("X-Model-Version", "?")
