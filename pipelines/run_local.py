@@ -19,7 +19,7 @@ from kfp import local
 from maskfer import atomic
 from maskfer.config import Params, Settings
 from maskfer.data.table import table_sha256
-from maskfer.errors import StageFailed
+from maskfer.errors import InputError, StageFailed
 from maskfer.promotion import PromotionPolicy
 from pipelines.retrain import Recipe, Table, graph, recipe
 from pipelines.watch import Step, StepWatch
@@ -47,14 +47,12 @@ def run(
 ) -> LocalRun:
     """Run the graph on a faces table and put its results at `out` (default: the run's own folder).
 
-    Raises `StageFailed` with the failing step's name, its last lines and the log's path; `out` is then
-    as it was before.
+    Raises `InputError` where `out` holds other files than results, and `StageFailed` with the failing step's
+    name, its last lines and the log's path; `out` is then as it was before.
     """
-    root = (
-        settings.home.resolve()
-        / "runs"
-        / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    )
+    check_replaceable(out)
+    started = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    root = settings.home.resolve() / "runs" / started
     root.mkdir(parents=True)
     table = Table(faces_uri=str(faces.resolve()), dataset_sha256=table_sha256(faces))
     made_by = recipe(params, policy=policy)
@@ -70,6 +68,17 @@ def run(
         metrics = json.loads((work / METRICS).read_text(encoding="utf-8"))
         (work / FIGURES).write_text(json.dumps(figures(metrics), indent=2) + "\n", encoding="utf-8")
     return LocalRun(folder=folder, steps=tuple(watch.steps), log=log)
+
+
+def check_replaceable(out: Path | None) -> None:
+    """Raise `InputError` where `out` holds something that is not the results of an earlier run."""
+    if out is None or not out.exists() or (out / LOG).is_file():
+        return
+    if not out.is_dir() or any(out.iterdir()):
+        raise InputError(
+            f"{out}: holds files that are not a run's results (no {LOG}) and would be replaced; "
+            "give --work a new or empty folder"
+        )
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def files(folder: Path) -> list[Path]:
         (["--data", "faces", "--params", "wrong.yaml"], "wrong.yaml: expresion"),
         (["--data", "faces", "--policy", "absent.yaml"], "absent.yaml: no such promotion policy"),
         (["--data", "faces"], "faces.parquet"),
+        (["--data", "faces", "--work", "faces"], "faces: holds files that are not a run's results"),
         (["--data", "faces", "--submit", "127.0.0.1:1"], "cannot read this machine's files"),
         (["--data", "s3://b/faces.parquet", "--submit", "127.0.0.1:1"], "no Kubeflow Pipelines API answers"),
         (["--data", "s3://b/faces.parquet", "--compile", "graph.json"], "graph.json"),
