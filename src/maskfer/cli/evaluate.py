@@ -49,18 +49,16 @@ def evaluate(
 
         with atomic.new_folder(plots) as work:
             write_plots(evaluation, work, bins=evaluation_params.calibration_bins)
-    Console().print(_table(f"{model} on {faces}, {split}", metrics))
+    typer.echo(f"{model} on {faces}, {split}")
+    Console().print(_table(metrics))
 
 
-def _table(title: str, metrics: dict[str, Any]) -> Table:
+def _table(metrics: dict[str, Any]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     heatmap = "-" if metrics["heatmap_iou"] is None else f"{metrics['heatmap_iou']:.3f}"
     table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         caption=f"masked or not: {metrics['mask_accuracy']:.3f} of {metrics['rows']} faces right; "

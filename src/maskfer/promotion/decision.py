@@ -120,8 +120,8 @@ def judge_first(candidate: PredictionTable, *, policy: PromotionPolicy, samples:
         reason = f"first champion: macro-F1 exceeds {against} by at least {comparison.bound:.3f}"
     else:
         reason = (
-            f"no champion yet, but macro-F1 exceeds {against} by no more than {comparison.bound:.3f} for "
-            f"certain; asked is {first.macro_f1_gain:.3f}"
+            f"no champion yet: macro-F1 {comparison.candidate:.3f} against {comparison.champion:.3f} of "
+            f"{against}; the certain gain is {comparison.bound:+.3f}, asked is {first.macro_f1_gain:.3f}"
         )
     return Decision(comparison.verdict == "passes", reason, None, (comparison,))
 
