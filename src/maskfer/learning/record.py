@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -39,17 +39,15 @@ def train(trainer: Trainer[Any]) -> dict[str, Any]:
     }
 
 
-def shown(items: Sequence[Item], *, title: str) -> Iterable[Item]:
+def shown(items: Iterable[Item], *, title: str, total: int) -> Iterator[Item]:
     """Yield the items of long work; a bar on a terminal's stderr, elsewhere a line per tenth on stdout."""
     with _bar() as bar:
-        task = bar.add_task(title, total=len(items))
-        tenth = 0
+        task = bar.add_task(title, total=total)
         for done, item in enumerate(items, 1):
             yield item
             bar.update(task, completed=done)
-            if bar.disable and 10 * done // _size(items) > tenth:
-                tenth = 10 * done // _size(items)
-                _say(f"{title}: {10 * tenth} %")
+            if bar.disable and 10 * done // total > 10 * (done - 1) // total:
+                _say(f"{title}: {100 * done // total} %")
 
 
 def history_csv(history: Sequence[EpochReport]) -> str:
@@ -87,7 +85,3 @@ def _line(title: str, report: EpochReport) -> str:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def _size(items: Sized) -> int:
-    return max(1, len(items))

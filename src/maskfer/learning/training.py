@@ -9,6 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -207,6 +208,17 @@ def reduced_precision(device: torch.device) -> torch.autocast:
     """bfloat16 where the hardware multiplies it, float32 elsewhere (there it would only be slower)."""
     fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let each thread of ours compute alone, where there is one for every core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def shuffled_batches(count: int, *, batch_size: int, generator: Generator) -> Iterator[Int64[Tensor, " b"]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from maskfer import atomic
@@ -21,7 +23,7 @@ from maskfer.learning.checkpoint import Checkpoint, fingerprint
 from maskfer.learning.faces import Faces, load
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.tasks.heatmap import HeatmapTask
-from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.learning.training import Plan, Trainer, default_device, one_thread_each
 from maskfer.stages.train_mask_classifier import HISTORY, METRICS, WEIGHTS
 
 HEATMAPS = "heatmaps.parquet"
@@ -102,12 +104,14 @@ def _sensitivity(
         classifier, side=params.data.crop_size, patch=params.heatmap.patch, stride=params.heatmap.stride
     )
     chunks = [torch.arange(start, min(len(faces), start + _CHUNK)) for start in range(0, len(faces), _CHUNK)]
-    return torch.cat(
-        [
-            exact(faces.batch(rows).to(device)).cpu()
-            for rows in record.shown(chunks, title=f"occlusion maps of {len(faces)} faces")
-        ]
-    )
+
+    def drops(rows: Int64[Tensor, " b"]) -> Float[Tensor, "b g g"]:
+        return exact(faces.batch(rows).to(device)).cpu()
+
+    title = f"occlusion maps of {len(faces)} faces"
+    # A chunk per core: the layers are too small to share one among the cores without waiting.
+    with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return torch.cat(list(record.shown(pool.map(drops, chunks), title=title, total=len(chunks))))
 
 
 def _write_maps(
