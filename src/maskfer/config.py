@@ -50,7 +50,7 @@ class MaskingParams(_Frozen):
         "duckbill",
     )
     """Mask shapes, drawn uniformly."""
-    patterned: Fraction = 0.3
+    patterned: Fraction = 0.5
     """Share of cloth masks that carry a pattern."""
     any_color: Fraction = 0.2
     """Share of masks whose colour is drawn from the whole range instead of what people mostly wear."""

@@ -34,7 +34,7 @@ def mask(  # noqa: PLR0913 (each is an option that a user types)
     ] = None,
     color: Annotated[str | None, typer.Option(help="#rrggbb; by chance if left out.")] = None,
     pattern: Annotated[
-        str | None, typer.Option(help="stripes, checks, dots, floral, camouflage or marble.")
+        str | None, typer.Option(help="stripes, checks, dots, floral, camouflage, marble or motif.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
     regions: Annotated[

@@ -12,8 +12,9 @@ from jaxtyping import Float32
 from maskfer.masking.fit import Fit
 from maskfer.masking.light import FaceLight
 from maskfer.masking.placement import Placement
+from maskfer.masking.prints import pattern_weights
 from maskfer.masking.templates import Color, MaskStyle, Template
-from maskfer.masking.textures import Texture, pattern_weights, relief, texture_size, wrinkles
+from maskfer.masking.textures import Texture, relief, texture_size, wrinkles
 from maskfer.masking.warp import texture_maps
 
 Plane = Float32[np.ndarray, "rows columns"]

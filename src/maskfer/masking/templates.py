@@ -20,7 +20,7 @@ from maskfer.config import MaskingParams
 
 MaskType = Literal["surgical", "kn95", "n95", "cloth", "duckbill"]
 MASK_TYPES: Final[tuple[MaskType, ...]] = get_args(MaskType)
-Pattern = Literal["stripes", "checks", "dots", "floral", "camouflage", "marble"]
+Pattern = Literal["stripes", "checks", "dots", "floral", "camouflage", "marble", "motif"]
 PATTERNS: Final[tuple[Pattern, ...]] = get_args(Pattern)
 Color = Float[np.ndarray, " 3"]
 """Blue, green, red, 0 to 255."""

@@ -1,7 +1,7 @@
-"""What a template's cloth looks like: folds, seams and hems as relief, prints as two-colour weights.
+"""What a template's cloth looks like: folds, seams, hems and valves as relief.
 
 A texture covers the chart from (`S_MAX`, `T_MIN`) to (`S_MAX`, `T_MAX`). Reliefs are made once per template
-and size; a print is made per mask, at the size the mask needs.
+and size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from maskfer.masking.templates import Pattern, Template
+from maskfer.masking.templates import Template
 
 S_MAX: Final = 1.2
 T_MIN: Final = -0.15
@@ -107,46 +107,11 @@ def wrinkles(width: int, which: int) -> tuple[Texture, Texture]:
     rng = np.random.default_rng([20, which])
     height = np.zeros((rows, columns), np.float32)
     for cells, amplitude in ((2, 0.16), (4, 0.1), (8, 0.04)):
-        noise = _smooth_noise(rng, rows, columns, cells)
+        noise = smooth_noise(rng, rows, columns, cells)
         height -= amplitude * np.sqrt(noise**2 + 0.05)  # ridges, as creases are, with round backs
     slope_s = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=width / (8 * 2 * S_MAX))
     slope_t = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=width * 0.6 / (8 * (T_MAX - T_MIN)))
     return slope_s, slope_t
-
-
-def pattern_weights(pattern: Pattern, width: int, rng: np.random.Generator) -> tuple[Texture, Texture]:
-    """Return the weights of a print's second and third colour at every texture pixel, 0 to 1."""
-    s, t = chart_grid(width)
-    edge = width / (2 * S_MAX)  # one texture pixel, in 1/chart units: the sharpest edge that does not alias
-    none = np.zeros_like(s)
-    angle = rng.uniform(0, math.pi)
-    period = rng.uniform(0.09, 0.24)
-    cosine, sine = math.cos(angle), math.sin(angle)
-    u, v = cosine * 1.3 * s + sine * t, cosine * t - sine * 1.3 * s
-    match pattern:
-        case "stripes":
-            return _band(u, period, rng.uniform(0.3, 0.6), edge), none
-        case "checks":
-            u, v = (s * 1.3, t) if rng.random() < 0.7 else (u, v)
-            a, b = _band(u, period, 0.5, edge), _band(v, period, 0.5, edge)
-            return np.asarray(0.5 * (a + b)), none
-        case "dots":
-            u, v = u / period, v / period
-            row = np.floor(v)
-            du = u + 0.5 * (row % 2) - np.floor(u + 0.5 * (row % 2)) - 0.5
-            distance = np.hypot(du, v - row - 0.5) * period
-            radius = period * rng.uniform(0.2, 0.36)
-            return np.clip((radius - distance) * edge + 0.5, 0, 1), none
-        case "floral":
-            return _flowers(width, rng)
-        case "camouflage":
-            rows, columns = s.shape
-            a, b = (_smooth_noise(rng, rows, columns, int(rng.integers(5, 9))) for _ in range(2))
-            return np.clip(6 * (a - 0.15) + 0.5, 0, 1), np.clip(6 * (b - 0.45) + 0.5, 0, 1)
-        case "marble":
-            rows, columns = s.shape
-            a = _smooth_noise(rng, rows, columns, int(rng.integers(6, 14)))
-            return np.clip(1.3 - np.abs(a) * rng.uniform(5, 9), 0, 1), none
 
 
 def _bulge(r: Texture, t: Texture) -> Texture:
@@ -218,36 +183,7 @@ def _distance_inside(template: Template, width: int) -> Texture:
     return np.asarray(distance * (2 * S_MAX / width), dtype=np.float32)
 
 
-def _band(u: Texture, period: float, share: float, edge: float) -> Texture:
-    phase = np.abs((u / period) % 1.0 - 0.5) * period
-    return np.clip((share * period / 2 - phase) * edge + 0.5, 0, 1)
-
-
-def _smooth_noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> Texture:
+def smooth_noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> Texture:
     """Noise in about [-1, 1] with `cells` features down and twice as many across."""
     coarse = rng.uniform(-1, 1, (cells + 1, 2 * cells + 1)).astype(np.float32)
     return np.asarray(cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC) * 1.3)
-
-
-def _flowers(width: int, rng: np.random.Generator) -> tuple[Texture, Texture]:
-    """Scattered flowers: petals in the second colour, hearts and leaves in the third."""
-    rows, columns = texture_shape(width)
-    petals, hearts = np.zeros((rows, columns), np.uint8), np.zeros((rows, columns), np.uint8)
-    count = int(rng.integers(18, 45))
-    size = width * rng.uniform(0.012, 0.022)
-    centres = rng.random((count, 2)) * [columns, rows]
-    turns = rng.uniform(0, 2 * np.pi, count)
-    sizes = size * rng.uniform(0.7, 1.4, count)
-    for centre, turn, radius in zip(centres, turns, sizes, strict=True):
-        leaf = centre + 2.6 * radius * np.array([np.cos(turn), np.sin(turn)])
-        _disc(hearts, leaf, radius * 0.8)
-        for k in range(5):
-            angle = turn + 2 * np.pi * k / 5
-            _disc(petals, centre + 1.1 * radius * np.array([np.cos(angle), np.sin(angle)]), radius)
-        _disc(hearts, centre, 0.7 * radius)
-    return petals.astype(np.float32) / 255, hearts.astype(np.float32) / 255
-
-
-def _disc(canvas: np.ndarray, centre: np.ndarray, radius: float) -> None:
-    x, y = (round(float(value) * 16) for value in centre)
-    cv2.circle(canvas, (x, y), round(radius * 16), 255, -1, cv2.LINE_AA, 4)
