@@ -93,3 +93,14 @@ def test_the_same_generator_gives_the_same_faces_and_the_global_one_is_untouched
 
     torch.testing.assert_close(first, second)
     torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+def test_a_patchwork_is_made_of_whole_squares_in_every_share() -> None:
+    chosen = augment.random_patchwork(64, 24, cells=6, generator=_generator()).float()
+
+    shares = chosen.mean(dim=(1, 2, 3))
+    assert shares.min() < 0.2
+    assert shares.max() > 0.8
+    # A square is four pixels wide: along a row the patchwork changes at most every four pixels.
+    changes = (chosen.diff(dim=-1) != 0).sum(dim=-1)
+    assert changes.max() <= 6

@@ -69,11 +69,11 @@ def _box(value: float) -> Tensor:
     return drops
 
 
-def test_the_edge_of_the_mask_is_where_the_sensitivity_is_half_its_height() -> None:
+def test_the_heatmap_passes_a_half_where_the_sensitivity_is_at_the_center() -> None:
     drops = _box(2.0)
     drops[0, 5, 3:9] = 1.0
 
-    attention = heatmaps.attention(drops, gain=8, floor=0.1)
+    attention = heatmaps.attention(drops, center=0.5, gain=8, floor=0.1)
 
     assert attention[0, 8, 5] == pytest.approx(torch.sigmoid(torch.tensor(4.0)).item())
     assert attention[0, 5, 5] == pytest.approx(0.5)
@@ -84,7 +84,7 @@ def test_a_face_without_a_mask_gets_no_heat_from_noise() -> None:
     masked = torch.ones(8, dtype=torch.bool)
     floor = heatmaps.sensitivity_floor(_box(2.0).repeat(8, 1, 1), masked)
 
-    attention = heatmaps.attention(_box(0.05), gain=8, floor=floor)
+    attention = heatmaps.attention(_box(0.05), center=0.5, gain=8, floor=floor)
 
     assert floor == pytest.approx(1.0)
     assert attention.max() < 0.05

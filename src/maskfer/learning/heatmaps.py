@@ -4,11 +4,12 @@ S_m of a place is how far the logit of "masked" falls when an N x N patch there 
 `MIDDLE_GREY`, because the network sees normalised faces. The patches are centred on the cells of a raster
 with the stride's spacing that tiles the face; at the border they reach over it and are cut.
 
-H_m = sigmoid(gain * (S_m / s - 1/2)), with s the face's own largest sensitivity (its 95th percentile). So H_m
-passes 1/2 where S_m falls to half of its height, which is where half of the patch lies on the mask: the
-mask's edge. A sigmoid of S_m itself, as the paper has it, would never fall below 1/2. Without a mask there is
-no height to halve: s is never smaller than `floor`, half the typical height on masked faces, and H_m stays
-near 0.
+H_m = sigmoid(gain * (S_m / s - center)), with s the face's own largest sensitivity (its 95th percentile). A
+sigmoid of S_m itself, as in the paper, would never fall below 1/2: on a mask S_m is positive, elsewhere about
+zero. Were all parts of a mask equal evidence, S_m would fall to half its height where half of the patch lies
+on it, at its edge; the middle is the stronger evidence, so the center lies lower. Without a mask there is no
+height to take a part of: s is never smaller than `floor`, half the typical height on masked faces, and H_m
+stays near 0.
 
 Source: §5.1; Zeiler and Fergus (2014), §4.2, for occlusion sensitivity.
 """
@@ -120,10 +121,12 @@ def sensitivity_floor(drops: Float[Tensor, "n g g"], is_masked: Bool[Tensor, " n
     return float(_FLOOR_SHARE * _heights(drops[is_masked]).median())
 
 
-def attention(drops: Float[Tensor, "n g g"], *, gain: float, floor: float) -> Float[Tensor, "n g g"]:
+def attention(
+    drops: Float[Tensor, "n g g"], *, center: float, gain: float, floor: float
+) -> Float[Tensor, "n g g"]:
     """Return H_m of sensitivities S_m: centred, scaled, and through the sigmoid."""
     heights = _heights(drops).clamp(min=floor)
-    return torch.sigmoid(gain * (drops / heights.view(-1, 1, 1) - 0.5))
+    return torch.sigmoid(gain * (drops / heights.view(-1, 1, 1) - center))
 
 
 def upsampled(heatmaps: Float[Tensor, "n g g"], side: int) -> Float[Tensor, "n side side"]:

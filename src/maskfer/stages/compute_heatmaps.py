@@ -59,7 +59,9 @@ def run(
     drops = [_sensitivity(classifier, part, params=params, device=device) for part in (train, val)]
     exact_seconds = time.perf_counter() - started
     floor = heatmaps.sensitivity_floor(drops[0], train.is_masked)
-    train_maps, val_maps = (heatmaps.attention(each, gain=section.gain, floor=floor) for each in drops)
+    train_maps, val_maps = (
+        heatmaps.attention(each, center=section.center, gain=section.gain, floor=floor) for each in drops
+    )
 
     task = HeatmapTask(
         classifier=classifier,
@@ -132,6 +134,7 @@ def _write_maps(
         "grid": params.data.crop_size // section.stride,
         "patch": section.patch,
         "stride": section.stride,
+        "center": section.center,
         "gain": section.gain,
         "floor": floor,
         "unit": "H_m x 255, row by row",

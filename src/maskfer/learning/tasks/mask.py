@@ -17,6 +17,7 @@ from maskfer.learning.augment import (
     Jitter,
     erase,
     mirrored_orientations,
+    random_patchwork,
     random_rectangles,
     random_warps,
     relight,
@@ -27,8 +28,10 @@ from maskfer.learning.losses import adjusted_cross_entropy, log_priors
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.training import SCORE, inference, reduced_precision, shuffled_batches
 
-_PASTED = 0.7
-"""Share of the masked twins into which a piece of the unmasked twin is pasted."""
+_PATCHED, _PASTED = 0.5, 0.3
+"""Shares of the masked twins into which a patchwork, or one rectangle, of the unmasked twin is pasted."""
+_PATCH_CELLS = 6
+"""Squares of the patchwork along the crop's side: 16 pixels of 96, like the heatmap's patch."""
 _CERTAINTY = 4.0
 """The logit that a whole mask should get; none should get its negative.
 
@@ -44,7 +47,7 @@ _PRIOR_STRENGTH = 0.5
 class MaskTask:
     """Masked or not, and orientation, from all faces of a split.
 
-    The two twins of a face are aligned pixel by pixel, so rectangles of the unmasked one are pasted into the
+    The two twins of a face are aligned pixel by pixel, so pieces of the unmasked one are pasted into the
     masked one, and the label becomes the share of the mask that is still to be seen. The network then cannot
     answer from one tell-tale spot: every part of the mask has to count, which is what the heatmap measures.
     Source: Yun et al. (2019), CutMix, §3.1; pasting between twins and the label are ours.
@@ -120,11 +123,12 @@ class MaskTask:
         faces, regions = self.train.batch(batch), self.train.regions[batch].unsqueeze(1)
         twins = self.train.twins[batch]
         others = self.train.batch(torch.where(twins == UNKNOWN, batch, twins))
-        pasted = random_rectangles(
-            len(batch), faces.shape[-1], smallest=0.15, largest=0.9, generator=generator
-        )
-        chosen = torch.rand(len(batch), generator=generator, device=self.device) < _PASTED
-        pasted &= (chosen & (twins != UNKNOWN)).view(-1, 1, 1, 1)
+        count, side = len(batch), faces.shape[-1]
+        patched = random_patchwork(count, side, cells=_PATCH_CELLS, generator=generator)
+        pasted = random_rectangles(count, side, smallest=0.15, largest=0.9, generator=generator)
+        draw = torch.rand((count, 1, 1, 1), generator=generator, device=self.device)
+        pasted = torch.where(draw < _PATCHED, patched, pasted & (draw < _PATCHED + _PASTED))
+        pasted &= (twins != UNKNOWN).view(-1, 1, 1, 1)
         return torch.where(pasted, others, faces), regions, regions & ~pasted
 
 
