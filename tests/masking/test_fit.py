@@ -9,7 +9,6 @@ import pytest
 
 from maskfer.labels import Orientation
 from maskfer.masking.fit import fit_mask
-from maskfer.masking.pose import landmarks_from_five
 
 
 def fitted(portrait, **changes):
@@ -77,18 +76,3 @@ def test_upright_and_picture_coordinates_are_inverse(portraits):
     for portrait in portraits.values():
         fit = fitted(portrait)
         np.testing.assert_allclose(fit.into_upright(fit.from_upright(points)), points, atol=1e-9)
-
-
-def test_five_points_give_landmarks_near_the_real_ones(portraits):
-    for portrait in portraits.values():
-        points = portrait.landmarks
-        five = np.stack(
-            [points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]]
-        )
-        guessed = landmarks_from_five(five.astype(np.float32))
-        error = np.linalg.norm(guessed - points, axis=1).mean()
-        assert error < 0.12 * np.linalg.norm(points[16] - points[0])
-
-
-def test_five_points_in_one_place_give_none():
-    assert landmarks_from_five(np.full((5, 2), 7, np.float32)) is None

@@ -15,7 +15,6 @@ from maskfer.faces.detect import SlimeFaceDetector
 from maskfer.faces.face import Detection, Image, Points
 from maskfer.faces.landmarks import DlibLandmarks
 from maskfer.faces.orientation import orientation_of
-from maskfer.masking.pose import landmarks_from_five
 from maskfer.masking.templates import MASK_TYPES, MaskStyle, MaskType, Pattern
 from maskfer.masking.wear import CannotWear, wear_mask
 
@@ -96,13 +95,9 @@ class MaskWearer:
                 return faces
         return self._detector(_FULL_PX).detect(image)
 
-    def place(self, image: Image, faces: list[Detection]) -> list[Points | None]:
-        """Return each face's 68 landmarks, None where there are none to be had."""
-        placed = [self._landmarks.predict_checked(image, face) for face in faces]
-        return [
-            landmarks_from_five(face.points) if landmarks is None else landmarks
-            for face, landmarks in zip(faces, placed, strict=True)
-        ]
+    def place(self, image: Image, faces: list[Detection]) -> list[Points]:
+        """Return each face's 68 landmarks."""
+        return [self._landmarks.predict_checked(image, face) for face in faces]
 
     def wear(self, image: Image, *, name: str) -> MaskedPicture:
         """Mask every face of a BGR picture; `name` and the seed decide what each face wears."""
@@ -110,16 +105,13 @@ class MaskWearer:
         return self.dress(image, faces, self.place(image, faces), name=name)
 
     def dress(
-        self, image: Image, faces: list[Detection], placed: list[Points | None], *, name: str
+        self, image: Image, faces: list[Detection], placed: list[Points], *, name: str
     ) -> MaskedPicture:
         """Mask faces whose landmarks are known."""
         worn, region, masked, reasons = image, np.zeros(image.shape[:2], dtype=bool), 0, []
         for index, (face, landmarks) in enumerate(zip(faces, placed, strict=True)):
             x, y = face.box.center
             where = f"face {index + 1} at ({x:.0f}, {y:.0f})"
-            if landmarks is None:
-                reasons.append(f"{where}: eyes, nose and mouth make no face")
-                continue
             rng = _rng_for(self._seed, name, index)
             style = self._choice.draw(self._params, rng)
             try:
