@@ -76,7 +76,7 @@ def picture_white(image: UInt8[np.ndarray, "h w 3"]) -> float:
 
 def is_grey(image: UInt8[np.ndarray, "h w 3"]) -> bool:
     """Whether a picture has no colour: channels equal but for the noise of a lossy codec."""
-    step = max(1, min(image.shape[:2]) // 64)
+    step = max(1, min(image.shape[:2]) // 32)
     sample = image[::step, ::step].reshape(-1, 3).astype(np.int16)
     chroma = np.maximum(np.abs(sample[:, 0] - sample[:, 1]), np.abs(sample[:, 2] - sample[:, 1]))
     return bool(np.mean(chroma <= 6) > 0.98)

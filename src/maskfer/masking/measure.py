@@ -13,7 +13,13 @@ import cv2
 
 from maskfer.config import MaskingParams
 from maskfer.errors import InputError
-from maskfer.masking.folder import FolderReport, decode_picture, encode_picture, mask_folder
+from maskfer.masking.folder import (
+    FolderReport,
+    decode_picture,
+    encode_picture,
+    keep_freed_memory,
+    mask_folder,
+)
 from maskfer.masking.picture import MaskWearer, StyleChoice
 
 _T = TypeVar("_T")
@@ -92,6 +98,7 @@ def measure(folder: Path, out: Path, *, params: MaskingParams, side_px: int, wor
 
 
 def _measure_parts(files: list[Path], params: MaskingParams) -> dict[str, float]:
+    keep_freed_memory()
     wearer = MaskWearer(params=params, choice=StyleChoice(), seed=0)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -19,7 +19,7 @@ from maskfer.errors import InputError
 from maskfer.faces.face import Image
 from maskfer.labels import Orientation
 from maskfer.masking import light as lighting
-from maskfer.masking.cloth import Plane, draw_cloth, strap_color
+from maskfer.masking.cloth import Cloth, Plane, draw_cloth, strap_color
 from maskfer.masking.placement import Path, Placement, place_mask
 from maskfer.masking.templates import Color, MaskStyle, templates_of
 
@@ -31,6 +31,7 @@ MIN_HEIGHT_PX: Final = 8.0
 """A nose-jaw line shorter than this carries no mask that anyone could see."""
 _PEN: Final = 0.65
 """OpenCV's anti-aliased fill reaches this far over a polygon's edge, pixels: measured on squares."""
+_OUTSIDE: Final = "the part of the face that a mask covers lies outside the picture"
 
 
 class CannotWear(InputError):
@@ -53,14 +54,6 @@ class _Rectangle:
         return np.array([self.left, self.top], dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    opacity: Plane
-    light: Plane
-    colors: Sequence[Color]
-    weights: Sequence[Plane] = ()
-
-
 def wear_mask(
     image: UInt8[np.ndarray, "h w 3"],
     landmarks: Landmarks,
@@ -81,19 +74,18 @@ def wear_mask(
     cuts = templates_of(style.type)
     template = cuts[int(rng.integers(len(cuts)))]
     placement = place_mask(landmarks, orientation, template=template, rng=rng)
-    frame = _rectangle(placement, image)
-    patch = image[frame.slices]
-    luminance = cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY)
+    frame = _rectangle(placement.outline, image, margin=0.06 * placement.fit.height_px + 3)
+    if frame is None:
+        raise CannotWear(_OUTSIDE)
     points = landmarks.astype(np.float64)
-    light = _read_light(image, luminance, points - frame.corner)
     sigma = lighting.blur_sigma(_eye_patch(image, points))
-    eyes = [
-        _fixed(1.15 * eye - 0.15 * eye.mean(axis=0) - frame.corner) for eye in (points[36:42], points[42:48])
-    ]
-    covering = _opacity(_filled(placement.clockwise_outline - frame.corner, frame), sigma, free=eyes)
-    covered = covering >= 0.5
+    covering = _soft(_filled(placement.clockwise_outline - frame.corner, frame), sigma)
+    cv2.fillPoly(covering, _eyes(points - frame.corner), 0, cv2.LINE_8, 4)
+    covered = covering >= 128
     if not covered.any():
-        raise CannotWear("the part of the face that a mask covers lies outside the picture")
+        raise CannotWear(_OUTSIDE)
+    luminance = cv2.cvtColor(image[frame.slices], cv2.COLOR_BGR2GRAY)
+    light = _read_light(image, luminance, points - frame.corner)
     cloth = draw_cloth(
         placement,
         template,
@@ -103,22 +95,15 @@ def wear_mask(
         sigma=sigma,
         rng=rng,
     )
-    strap = _opacity(_drawn_straps(placement, frame), 0.8 * sigma, free=eyes)
-    strap *= 1 - covering
-    shadow = _shadow(covering, strap, placement, rng)
-    field = cv2.resize(light.field * np.float32(0.92 * light.gain), (frame.width, frame.height))
-    painted = _compose(
-        patch,
-        bare=(1 - covering - strap) * (1 - shadow),
-        layers=[
-            _Layer(covering, cloth.light, cloth.colors, cloth.weights),
-            _Layer(strap, field, [strap_color(style, template, rng)]),
-        ],
-        noise=lighting.grain(frame.height, frame.width, rng) * np.float32(lighting.grain_sigma(luminance)),
-        grey=lighting.is_grey(image) if grey is None else grey,
-    )
+    is_grey = lighting.is_grey(image) if grey is None else grey
     worn = image.copy()
-    worn[frame.slices] = _keep_eyes(painted, patch, eyes)
+    tone = _tone(strap_color(style, template, rng) * (0.92 * light.gain), is_grey)
+    for pair in (placement.straps[:2], placement.straps[2:]):  # one side of the face after the other
+        _draw_straps(worn, pair, tone, width_px=placement.strap_px, sigma=sigma)
+    grain = lighting.grain(frame.height, frame.width, rng), lighting.grain_sigma(luminance)
+    shadow = _shadow(covering, placement, rng)
+    worn[frame.slices] = _cover(worn[frame.slices], covering, shadow, cloth, grain=grain, grey=is_grey)
+    _put_back_eyes(worn, image, points)
     region = np.zeros(image.shape[:2], dtype=bool)
     region[frame.slices] = covered
     return worn, region
@@ -142,16 +127,14 @@ def _check_face(landmarks: Landmarks, image: Image) -> None:
         raise CannotWear("nose and mouth lie outside the picture")
 
 
-def _rectangle(placement: Placement, image: Image) -> _Rectangle:
-    """The part of the picture that changes: mask and straps with room for blur and shadow."""
+def _rectangle(points: Path, image: Image, *, margin: float) -> _Rectangle | None:
+    """The part of the picture around some points; None when it is outside."""
     height, width = image.shape[:2]
-    points = np.vstack([placement.outline, *placement.straps])
-    margin = 0.06 * placement.fit.height_px + 3
     left, top = (max(0, math.floor(value - margin)) for value in points.min(axis=0))
-    right, bottom = np.ceil(points.max(axis=0) + margin).astype(int) + 1
-    right, bottom = min(width, int(right)), min(height, int(bottom))
+    right, bottom = (math.ceil(value + margin) + 1 for value in points.max(axis=0))
+    right, bottom = min(width, right), min(height, bottom)
     if right - left < 4 or bottom - top < 4:
-        raise CannotWear("the part of the face that a mask covers lies outside the picture")
+        return None
     return _Rectangle(left, top, right - left, bottom - top)
 
 
@@ -186,61 +169,80 @@ def _filled(polygon: Path, frame: _Rectangle) -> Drawing:
     return alpha
 
 
-def _drawn_straps(placement: Placement, frame: _Rectangle) -> Drawing:
-    alpha = np.zeros((frame.height, frame.width), np.uint8)
-    level, thickness = round(235 * min(1.0, placement.strap_px)), max(1, round(placement.strap_px))
-    for strap in placement.straps:
-        cv2.polylines(alpha, [_fixed(strap - frame.corner)], False, level, thickness, cv2.LINE_AA, 4)
-    return alpha
-
-
-def _opacity(alpha: Drawing, sigma: float, *, free: list[np.ndarray]) -> Plane:
-    """Return a drawing as opacity, its edges as soft as the photograph's, without the `free` polygons."""
+def _soft(drawing: Drawing, sigma: float) -> Drawing:
+    """Blur a drawing's edges as the photograph's are."""
     # Two boxes come close to a Gaussian and cost a fifth; a box of k pixels has variance (k^2 - 1) / 12.
     size = 2 * round((math.sqrt(6 * sigma * sigma + 1) - 1) / 2) + 1
-    if size > 1:
-        alpha = np.asarray(cv2.blur(cv2.blur(alpha, (size, size)), (size, size)))
-    cv2.fillPoly(alpha, free, 0, cv2.LINE_8, 4)
-    return np.asarray(np.multiply(alpha, np.float32(1 / 255), dtype=np.float32))
+    return drawing if size == 1 else np.asarray(cv2.blur(cv2.blur(drawing, (size, size)), (size, size)))
 
 
-def _keep_eyes(painted: Image, patch: Image, eyes: list[np.ndarray]) -> Image:
-    """Put the eyes back: whatever the landmarks say, an eye is never painted over."""
-    kept = np.zeros(patch.shape[:2], np.uint8)
-    cv2.fillPoly(kept, eyes, 255, cv2.LINE_8, 4)
-    return np.asarray(cv2.copyTo(patch, kept, painted))
+def _eyes(points: Float[np.ndarray, "68 2"]) -> list[np.ndarray]:
+    """Both eyes, a little larger than the landmarks say."""
+    return [_fixed(1.15 * eye - 0.15 * eye.mean(axis=0)) for eye in (points[36:42], points[42:48])]
 
 
-def _shadow(covering: Plane, strap: Plane, placement: Placement, rng: np.random.Generator) -> Plane:
-    """The narrow dark line where the mask's edge rests on the skin."""
+def _put_back_eyes(worn: Image, image: Image, points: Float[np.ndarray, "68 2"]) -> None:
+    """Whatever the landmarks say, an eye is never painted over, not even by a shadow or a strap."""
+    frame = _rectangle(points[36:48], image, margin=4 + 0.1 * float(np.ptp(points[36:48, 0])))
+    if frame is None:
+        return
+    kept = np.zeros((frame.height, frame.width), np.uint8)
+    cv2.fillPoly(kept, _eyes(points - frame.corner), 255, cv2.LINE_8, 4)
+    worn[frame.slices] = cv2.copyTo(image[frame.slices], kept, worn[frame.slices])
+
+
+def _draw_straps(worn: Image, straps: Sequence[Path], tone: Color, *, width_px: float, sigma: float) -> None:
+    """Draw loops or straps onto the picture; `tone` is their colour in the picture's light."""
+    frame = _rectangle(np.vstack(straps), worn, margin=width_px + 3 * sigma + 1) if straps else None
+    if frame is None:
+        return
+    drawing = np.zeros((frame.height, frame.width), np.uint8)
+    level, thickness = round(235 * min(1.0, width_px)), max(1, round(width_px))
+    lines = [_fixed(strap - frame.corner) for strap in straps]
+    cv2.polylines(drawing, lines, False, level, thickness, cv2.LINE_AA, 4)
+    drawing = _soft(drawing, 0.8 * sigma)
+    touched = np.nonzero(drawing)
+    opacity = drawing[touched][:, None] * np.float32(1 / 255)
+    patch = worn[frame.slices]
+    under = patch[touched].astype(np.float32)
+    patch[touched] = np.rint(under + opacity * (tone.astype(np.float32) - under)).astype(np.uint8)
+
+
+def _shadow(covering: Drawing, placement: Placement, rng: np.random.Generator) -> Drawing:
+    """What the mask's edge leaves of the light on the skin beside it: a narrow dark line."""
     size = max(3, 2 * round(0.022 * placement.fit.height_px) + 1)
-    thrown = cv2.blur(np.maximum(covering, np.float32(0.7) * strap), (size, size))
-    return np.asarray(thrown * np.float32(rng.uniform(0.15, 0.4)))
+    thrown = cv2.blur(covering, (size, size))
+    return np.asarray(cv2.convertScaleAbs(thrown, alpha=-float(rng.uniform(0.15, 0.4)), beta=255.0))
 
 
-def _compose(
-    patch: UInt8[np.ndarray, "h w 3"], *, bare: Plane, layers: list[_Layer], noise: Plane, grey: bool
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Blend the layers over the photograph, plane by plane: rows of one channel run at full speed."""
-    strengths = [layer.opacity * layer.light for layer in layers]
-    noise = noise * (layers[0].opacity + layers[1].opacity)
+def _cover(
+    patch: Image,
+    covering: Drawing,
+    shadow: Drawing,
+    cloth: Cloth,
+    *,
+    grain: tuple[Plane, float],
+    grey: bool,
+) -> Image:
+    """Blend cloth and shadow over the photograph, plane by plane: one channel in a row runs at full speed."""
+    bare = cv2.multiply(cv2.bitwise_not(covering), shadow, scale=1 / 255**2, dtype=cv2.CV_32F)
+    strength = cv2.multiply(covering, cloth.light, scale=1 / 255, dtype=cv2.CV_32F)
+    noise = cv2.multiply(covering, grain[0], scale=grain[1] / 255, dtype=cv2.CV_32F)
     channels = cv2.split(patch)
     if grey and np.array_equal(channels[0], channels[1]) and np.array_equal(channels[1], channels[2]):
         channels = channels[:1]
+    tones = [_tone(color, grey) for color in cloth.colors]
     planes: list[UInt8[np.ndarray, "h w"]] = []
     for channel, plane in enumerate(channels):
         if channel == 0 or not grey:
-            paint = noise
-            for layer, strength in zip(layers, strengths, strict=True):
-                values = [_luminance(color) if grey else float(color[channel]) for color in layer.colors]
-                paint = _painted(paint, strength, [_veiled(value) for value in values], layer.weights)
+            paint = _paint(noise, strength, [_veiled(float(tone[channel])) for tone in tones], cloth.weights)
         skin = cv2.multiply(plane, bare, dtype=cv2.CV_32F)
         planes.append(np.asarray(cv2.add(skin, paint, dtype=cv2.CV_8U)))  # rounds, and stops at 0 and 255
     return np.asarray(cv2.merge(planes if len(planes) == 3 else planes * 3))
 
 
-def _painted(under: Plane, strength: Plane, values: list[float], weights: Sequence[Plane]) -> Plane:
-    """Add a layer's colour: each weight draws its value over the ones before."""
+def _paint(under: Plane, strength: Plane, values: list[float], weights: Sequence[Plane]) -> Plane:
+    """Add the cloth's colour: each weight draws its value over the ones before."""
     if not weights:
         return np.asarray(cv2.scaleAdd(strength, values[0], under))
     color: Plane | np.float32 = np.float32(values[0])
@@ -249,8 +251,9 @@ def _painted(under: Plane, strength: Plane, values: list[float], weights: Sequen
     return np.asarray(under + strength * color)
 
 
-def _luminance(color: Color) -> float:
-    return float(0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2])
+def _tone(color: Color, grey: bool) -> Color:
+    """The colour as the photograph takes it."""
+    return np.full(3, 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2]) if grey else color
 
 
 def _veiled(value: float) -> float:
