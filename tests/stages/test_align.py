@@ -46,7 +46,7 @@ def test_landmarks_are_where_the_face_is_in_the_crop(raw_faces: Path, tmp_path: 
     align.run(records_of(raw_faces, tmp_path / "r"), tmp_path / "a", raw=raw_faces, params=PARAMS)
     landmarks = FacesTable.read(tmp_path / "a/faces.parquet").landmarks()
     noses, chins = landmarks[:, 30], landmarks[:, 8]
-    assert ((noses > 20) & (noses < 76)).all()
+    assert ((noses > 12) & (noses < 84)).all()
     assert (chins[:, 1] > noses[:, 1] + 10).all()
 
 
