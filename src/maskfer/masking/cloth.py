@@ -13,7 +13,7 @@ from maskfer.masking.fit import Fit
 from maskfer.masking.light import FaceLight
 from maskfer.masking.placement import Placement
 from maskfer.masking.prints import pattern_weights
-from maskfer.masking.templates import Color, MaskStyle, Template
+from maskfer.masking.templates import Color, MaskStyle, Template, pick
 from maskfer.masking.textures import Texture, relief, texture_size, wrinkles
 from maskfer.masking.warp import texture_maps
 
@@ -21,6 +21,13 @@ Plane = Float32[np.ndarray, "rows columns"]
 
 _BLURRED: Final = 1.2
 """Gaussian blur of the photograph, pixels, from which on cloth is drawn at half size: it looks the same."""
+_STRAP_COLORS: Final = (
+    *(((236.0, 236.0, 236.0), 0.5), ((120.0, 200.0, 218.0), 0.2)),
+    *(((40.0, 40.0, 40.0), 0.2), ((170.0, 125.0, 85.0), 0.1)),
+)
+"""Blue, green, red of head straps, and their shares."""
+_TRIM_LEVELS: Final = ((None, 0.45), (228.0, 0.3), (165.0, 0.15), (40.0, 0.1))
+"""Grey level of a valve, None for the mask's own colour, and their shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +89,9 @@ def draw_cloth(
 
 def strap_color(style: MaskStyle, template: Template, rng: np.random.Generator) -> Color:
     """Return the colour of loops and straps."""
-    white = np.full(3, 236.0)
     if template.fastening == "straps":
-        choices = [white, np.array([120.0, 200.0, 218.0]), np.full(3, 40.0), np.array([170.0, 125.0, 85.0])]
-        return choices[int(rng.choice(4, p=[0.5, 0.2, 0.2, 0.1]))]
-    return style.bgr if style.type == "cloth" or float(style.bgr.mean()) < 90 else white
+        return np.array(pick(_STRAP_COLORS, rng))
+    return style.bgr if style.type == "cloth" or float(style.bgr.mean()) < 90 else np.full(3, 236.0)
 
 
 def _shade(
@@ -125,5 +130,5 @@ def _print_colors(base: Color, rng: np.random.Generator) -> list[Color]:
 
 def _trim_color(style: MaskStyle, rng: np.random.Generator) -> Color:
     """A valve is of the mask's colour, or white, grey or black plastic."""
-    choices = [style.bgr * 0.93, np.full(3, 228.0), np.full(3, 165.0), np.full(3, 40.0)]
-    return choices[int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))]
+    level = pick(_TRIM_LEVELS, rng)
+    return style.bgr * 0.93 if level is None else np.full(3, level)

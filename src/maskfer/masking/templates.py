@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,7 @@ Color = Float[np.ndarray, " 3"]
 """Blue, green, red, 0 to 255."""
 Fastening = Literal["loops", "straps", "none"]
 
+_T = TypeVar("_T")
 _COLORS: Final[dict[str, tuple[tuple[str, float], ...]]] = {
     "surgical": (
         *(("#a9d4ea", 0.2), ("#8fc1de", 0.1), ("#e9ebed", 0.3), ("#b5dcd2", 0.1), ("#16171a", 0.18)),
@@ -40,6 +42,16 @@ _COLORS: Final[dict[str, tuple[tuple[str, float], ...]]] = {
     "duckbill": (("#e8e9e9", 0.6), ("#b3d3e6", 0.2), ("#bfe0cf", 0.1), ("#1a1b1e", 0.1)),
 }
 """What people wear: a colour and its share. From counting real photographs by eye, not from a survey."""
+
+
+def pick(choices: Sequence[tuple[_T, float]], rng: np.random.Generator) -> _T:
+    """Draw one of some things with these shares; the shares add up to 1."""
+    left = rng.random()
+    for choice, share in choices:
+        left -= share
+        if left < 0:
+            return choice
+    return choices[-1][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +88,7 @@ class MaskStyle:
             red, green, blue = colorsys.hsv_to_rgb(float(hue), float(saturation), float(value))
             bgr = np.array([blue, green, red]) * 255
         else:
-            colors, shares = zip(*_COLORS[mask_type], strict=True)
-            color = colors[int(rng.choice(len(colors), p=np.array(shares) / sum(shares)))]
+            color = pick(_COLORS[mask_type], rng)
             bgr = cls(mask_type, color).bgr + rng.normal(0, 5, 3) + rng.normal(0, 6)
         is_patterned = mask_type == "cloth" and rng.random() < params.patterned
         pattern = PATTERNS[int(rng.integers(len(PATTERNS)))] if is_patterned else None

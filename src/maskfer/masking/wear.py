@@ -80,7 +80,7 @@ def wear_mask(
     points = landmarks.astype(np.float64)
     sigma = lighting.blur_sigma(_eye_patch(image, points))
     covering = _soft(_filled(placement.clockwise_outline - frame.corner, frame), sigma)
-    cv2.fillPoly(covering, _eyes(points - frame.corner), 0, cv2.LINE_8, 4)
+    _spare_eyes(covering, points, frame, 0)
     covered = covering >= 128
     if not covered.any():
         raise CannotWear(_OUTSIDE)
@@ -99,11 +99,11 @@ def wear_mask(
     worn = image.copy()
     tone = _tone(strap_color(style, template, rng) * (0.92 * light.gain), is_grey)
     for pair in (placement.straps[:2], placement.straps[2:]):  # one side of the face after the other
-        _draw_straps(worn, pair, tone, width_px=placement.strap_px, sigma=sigma)
+        _draw_straps(worn, pair, tone, points=points, width_px=placement.strap_px, sigma=sigma)
     grain = lighting.grain(frame.height, frame.width, rng), lighting.grain_sigma(luminance)
     shadow = _shadow(covering, placement, rng)
+    _spare_eyes(shadow, points, frame, 255)
     worn[frame.slices] = _cover(worn[frame.slices], covering, shadow, cloth, grain=grain, grey=is_grey)
-    _put_back_eyes(worn, image, points)
     region = np.zeros(image.shape[:2], dtype=bool)
     region[frame.slices] = covered
     return worn, region
@@ -176,22 +176,22 @@ def _soft(drawing: Drawing, sigma: float) -> Drawing:
     return drawing if size == 1 else np.asarray(cv2.blur(cv2.blur(drawing, (size, size)), (size, size)))
 
 
-def _eyes(points: Float[np.ndarray, "68 2"]) -> list[np.ndarray]:
-    """Both eyes, a little larger than the landmarks say."""
-    return [_fixed(1.15 * eye - 0.15 * eye.mean(axis=0)) for eye in (points[36:42], points[42:48])]
+def _spare_eyes(drawing: Drawing, points: Float[np.ndarray, "68 2"], frame: _Rectangle, value: int) -> None:
+    """Set the eyes to `value`: whatever the landmarks say, an eye is never painted over."""
+    for eye in (points[36:42], points[42:48]):
+        grown = 1.15 * eye - 0.15 * eye.mean(axis=0) - frame.corner
+        cv2.fillPoly(drawing, [_fixed(grown)], value, cv2.LINE_8, 4)
 
 
-def _put_back_eyes(worn: Image, image: Image, points: Float[np.ndarray, "68 2"]) -> None:
-    """Whatever the landmarks say, an eye is never painted over, not even by a shadow or a strap."""
-    frame = _rectangle(points[36:48], image, margin=4 + 0.1 * float(np.ptp(points[36:48, 0])))
-    if frame is None:
-        return
-    kept = np.zeros((frame.height, frame.width), np.uint8)
-    cv2.fillPoly(kept, _eyes(points - frame.corner), 255, cv2.LINE_8, 4)
-    worn[frame.slices] = cv2.copyTo(image[frame.slices], kept, worn[frame.slices])
-
-
-def _draw_straps(worn: Image, straps: Sequence[Path], tone: Color, *, width_px: float, sigma: float) -> None:
+def _draw_straps(
+    worn: Image,
+    straps: Sequence[Path],
+    tone: Color,
+    *,
+    points: Float[np.ndarray, "68 2"],
+    width_px: float,
+    sigma: float,
+) -> None:
     """Draw loops or straps onto the picture; `tone` is their colour in the picture's light."""
     frame = _rectangle(np.vstack(straps), worn, margin=width_px + 3 * sigma + 1) if straps else None
     if frame is None:
@@ -201,6 +201,7 @@ def _draw_straps(worn: Image, straps: Sequence[Path], tone: Color, *, width_px: 
     lines = [_fixed(strap - frame.corner) for strap in straps]
     cv2.polylines(drawing, lines, False, level, thickness, cv2.LINE_AA, 4)
     drawing = _soft(drawing, 0.8 * sigma)
+    _spare_eyes(drawing, points, frame, 0)
     touched = np.nonzero(drawing)
     opacity = drawing[touched][:, None] * np.float32(1 / 255)
     patch = worn[frame.slices]
