@@ -161,3 +161,16 @@ def test_a_portrait_found_at_a_glance_is_found_at_full_size_too(portraits):
     crowd[:, :480] = large
     crowd[100:172, 700:772] = cv2.resize(portrait.image, (72, 72), interpolation=cv2.INTER_AREA)
     assert len(wearer.find_faces(crowd)) == 2
+
+
+@pytest.mark.shared
+def test_of_real_portraits_hardly_any_is_rejected(shared_dir, tmp_path):
+    images = sorted((shared_dir / "datasets" / "lfw-expressions" / "images").glob("*.webp"))[::120]
+    source = tmp_path / "in"
+    source.mkdir()
+    for path in images:
+        portrait = cv2.resize(cv2.imread(str(path)), (320, 320), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(source / f"{path.stem}.jpg"), portrait)
+    report = masked(source, tmp_path / "out")
+    assert report.pictures == len(images) > 90
+    assert report.rejected <= 1
