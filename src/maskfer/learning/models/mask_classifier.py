@@ -72,7 +72,7 @@ class MaskClassifier(nn.Module):
         )
         self.transformer = SpatialTransformer(width) if spatial_transformer else nn.Identity()
         # Small on purpose: the exact heatmap runs everything after block 1 once per position of the patch.
-        self.block2 = ConvNorm(width, 2 * width, stride=2)
+        self.block2 = nn.Sequential(ConvNorm(width, width), ConvNorm(width, 2 * width, stride=2))
         self.evidence = nn.Conv2d(2 * width, 1, 1)
         self.orientation_head = nn.Sequential(
             ConvNorm(width, 2 * width, stride=2),

@@ -35,7 +35,7 @@ class TwoBranchNet(nn.Module):
         width: int = 32,
         masked_branch_weight: float = 0.35,
         dropout: float = 0.2,
-        spatial_transformer: bool = True,
+        spatial_transformer: bool = False,
     ) -> None:
         super().__init__()
         self.masked_branch_weight = masked_branch_weight
