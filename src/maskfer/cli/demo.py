@@ -179,16 +179,18 @@ def _report(
         table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
     for what, seconds, command in run.steps:
         table.add_row(what, f"{seconds:.1f}", command.replace(str(run.work) + "/", ""))
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     console.print(table)
-    scored = pq.read_table(next(scores.glob("*.parquet")))
+    figures, scored = champion["metrics"], pq.read_table(next(scores.glob("*.parquet")))
     faces = answer["faces"]
-    first = f": {json.dumps(faces[0]['probabilities'])}" if faces else ""
-    console.print(f"service    model version {version} found {len(faces)} face(s){first}", highlight=False)
-    console.print(f"clip       {scored.num_rows} faces over time in {scores}", highlight=False)
-    console.print(f"champion   {champion.get('name')} version {champion.get('version')}", highlight=False)
+    shares = {name: round(value, 2) for name, value in faces[0]["probabilities"].items()} if faces else {}
+    home = f"MASKFER_HOME={run.work / 'home'}"
     console.print(
-        f"\nLook next  MASKFER_HOME={run.work / 'home'} maskfer models history\n"
-        f"           MASKFER_HOME={run.work / 'home'} maskfer serve",
-        highlight=False,
+        f"champion   {champion['name']} version {champion['version']}: accuracy "
+        f"{figures['slices/unmasked/accuracy']:.2f} unmasked, {figures['slices/masked/accuracy']:.2f} masked\n"
+        f"service    model version {version} found {len(faces)} face(s): {shares}\n"
+        f"clip       {scored.num_rows} faces over time in {scores}\n\n"
+        f"look next  {home} maskfer models history\n"
+        f"           {home} maskfer serve\n"
+        f"           {run.work / 'home' / 'runs'}: model card, plots, decision of each run"
     )
