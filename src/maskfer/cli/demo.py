@@ -181,13 +181,14 @@ def _report(
         table.add_row(what, f"{seconds:.1f}", command.replace(str(run.work) + "/", ""))
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
-    figures, scored = champion["metrics"], pq.read_table(next(scores.glob("*.parquet")))
+    metrics, scored = champion["metrics"], pq.read_table(next(scores.glob("*.parquet")))
+    unmasked, masked = (metrics[f"slices/{name}/accuracy"] for name in ("unmasked", "masked"))
     faces = answer["faces"]
     shares = {name: round(value, 2) for name, value in faces[0]["probabilities"].items()} if faces else {}
     home = f"MASKFER_HOME={run.work / 'home'}"
     console.print(
         f"champion   {champion['name']} version {champion['version']}: accuracy "
-        f"{figures['slices/unmasked/accuracy']:.2f} unmasked, {figures['slices/masked/accuracy']:.2f} masked\n"
+        f"{unmasked:.2f} unmasked, {masked:.2f} masked\n"
         f"service    model version {version} found {len(faces)} face(s): {shares}\n"
         f"clip       {scored.num_rows} faces over time in {scores}\n\n"
         f"look next  {home} maskfer models history\n"
