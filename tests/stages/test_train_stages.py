@@ -27,7 +27,7 @@ from maskfer.stages import compute_heatmaps, train_expression, train_mask_classi
 
 PARAMS = Params.model_validate(
     {
-        "mask_classifier": {"epochs": 8, "batch_size": 8, "width": 8, "learning_rate": 1e-2},
+        "mask_classifier": {"epochs": 14, "batch_size": 8, "width": 8, "learning_rate": 1e-2},
         "heatmap": {"epochs": 2, "batch_size": 16, "patch": 24, "stride": 12},
         "expression": {"epochs": 2, "batch_size": 16, "width": 8},
     }
@@ -72,7 +72,7 @@ def test_every_epoch_is_in_the_history(built: Built) -> None:
     with (built.mask.weights.parent / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
 
-    assert [int(row["epoch"]) for row in rows] == list(range(1, 9))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 15))
     assert {"loss", "seconds", "mask_accuracy", "orientation_macro_f1"} <= set(rows[0])
 
 
