@@ -205,8 +205,11 @@ def default_device() -> torch.device:
 
 
 def reduced_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies it, float32 elsewhere (there it would only be slower)."""
-    fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    """bfloat16 where the hardware multiplies matrices of it, float32 elsewhere.
+
+    AVX-512's bfloat16 does not count: with it these convolutions took 1.3 to 2 times as long as in float32.
+    """
+    fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
