@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maskfer.learning.models.attention import AttentionPool, LightAttentionBranch, SpatialTransformer
 from maskfer.learning.models.backbones import SmallResNet, fold_norms
+from maskfer.learning.models.expression import FaceContext
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.models.two_branch import TwoBranchNet
@@ -35,8 +36,8 @@ def _mask_classifier_loss() -> tuple[nn.Module, Tensor]:
 
 def _two_branch_loss() -> tuple[nn.Module, Tensor]:
     model = TwoBranchNet(classes=3, width=8, dropout=0.0)
-    logits = model(_faces(), _seeded((4, 12, 12)))
-    return model, logits.combined.square().sum() + logits.unmasked.square().sum()
+    reading = model(_faces(), FaceContext(_seeded((4, 12, 12))))
+    return model, torch.stack([head.logits.square().sum() for head in reading.heads]).sum()
 
 
 def _transformer_loss() -> tuple[nn.Module, Tensor]:
@@ -110,19 +111,20 @@ def test_where_the_heatmap_is_zero_the_branch_on_the_mask_sees_nothing() -> None
     model = TwoBranchNet(classes=3, width=8).eval()
 
     with torch.inference_mode():
-        logits = model(_faces(5), torch.zeros(5, 12, 12))
+        _, unmasked, masked = model(_faces(5), FaceContext(torch.zeros(5, 12, 12))).heads
 
-    torch.testing.assert_close(logits.masked, logits.masked[:1].expand(5, 3))
-    assert logits.unmasked.std(dim=0).sum() > 0
+    torch.testing.assert_close(masked.logits, masked.logits[:1].expand(5, 3))
+    assert unmasked.logits.std(dim=0).sum() > 0
 
 
 def test_the_answer_weighs_both_branches() -> None:
     model = TwoBranchNet(classes=3, width=8, masked_branch_weight=0.25).eval()
 
     with torch.inference_mode():
-        logits = model(_faces(), _seeded((4, 12, 12)))
+        reading = model(_faces(), FaceContext(_seeded((4, 12, 12))))
 
-    torch.testing.assert_close(logits.combined, 0.75 * logits.unmasked + 0.25 * logits.masked)
+    _, unmasked, masked = reading.heads
+    torch.testing.assert_close(reading.answer, 0.75 * unmasked.logits + 0.25 * masked.logits)
 
 
 def test_folding_the_normalisations_changes_no_answer() -> None:
@@ -132,12 +134,12 @@ def test_folding_the_normalisations_changes_no_answer() -> None:
             nn.init.uniform_(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
     folded = fold_norms(model)
-    heatmaps = _seeded((4, 12, 12))
+    context = FaceContext(_seeded((4, 12, 12)))
 
     with torch.inference_mode():
         torch.testing.assert_close(
-            folded(_faces(), heatmaps).combined,
-            model.eval()(_faces(), heatmaps).combined,
+            folded(_faces(), context).answer,
+            model.eval()(_faces(), context).answer,
             atol=1e-5,
             rtol=1e-4,
         )

@@ -16,15 +16,16 @@ from maskfer.errors import TrainingError
 from maskfer.learning import losses, scores
 from maskfer.learning.checkpoint import Checkpoint
 from maskfer.learning.faces import Faces
+from maskfer.learning.models.expression import ExpressionReading, Head
 from maskfer.learning.models.mask_classifier import MaskClassifier
-from maskfer.learning.models.two_branch import BranchLogits, TwoBranchNet
+from maskfer.learning.models.two_branch import TwoBranchNet
 from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
 from maskfer.learning.tasks.heatmap import HeatmapTask
 from maskfer.learning.tasks.mask import MaskTask
 from maskfer.learning.training import Plan, Trainer, shuffled_batches
 
 CPU = torch.device("cpu")
-LOSS = ExpressionLoss(masked_branch_weight=0.35, prior_strength=0.5, label_smoothing=0.1, consistency=0.5)
+LOSS = ExpressionLoss(prior_strength=0.5, label_smoothing=0.1, consistency=0.5)
 
 
 def _mask_task(faces: Faces) -> MaskTask:
@@ -196,20 +197,18 @@ def test_rows_without_a_label_do_not_count_for_the_prior() -> None:
     torch.testing.assert_close(prior.exp(), torch.tensor([0.5, 0.5]))
 
 
-def test_the_combined_loss_weighs_the_branches_as_the_answer_does() -> None:
+def test_the_loss_weighs_every_head_and_adds_the_methods_penalty() -> None:
     certain, wrong = torch.tensor([[50.0, 0]]), torch.tensor([[0.0, 50]])
-    label = torch.tensor([0])
+    heads = (Head(certain, 0.5), Head(certain, 0.35), Head(wrong, 0.15))
 
-    loss = losses.combined(
-        BranchLogits(combined=certain, unmasked=certain, masked=wrong),
-        label,
-        masked_branch_weight=0.3,
-        log_prior=torch.zeros(2),
-        strength=0.0,
-        smoothing=0.0,
-    )
+    def loss(penalty: Tensor | None) -> float:
+        reading = ExpressionReading(certain, heads, penalty)
+        return losses.expression(
+            reading, torch.tensor([0]), log_prior=torch.zeros(2), strength=0.0, smoothing=0.0
+        ).item()
 
-    assert loss == pytest.approx(0.3 * 50 / 2, rel=1e-4)
+    assert loss(None) == pytest.approx(0.15 * 50, rel=1e-4)
+    assert loss(torch.tensor(2.0)) == pytest.approx(0.15 * 50 + 2, rel=1e-4)
 
 
 def test_twins_that_agree_cost_nothing_and_only_the_masked_one_learns() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from maskfer.config import Params
+from maskfer.learning.models.expression import ExpressionNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.models.two_branch import TwoBranchNet
 
@@ -18,7 +19,7 @@ def mask_classifier(params: Params) -> MaskClassifier:
         )
 
 
-def expression_classifier(params: Params) -> TwoBranchNet:
+def expression_classifier(params: Params) -> ExpressionNet:
     """Return stage 2's network."""
     section = params.expression
     with torch.random.fork_rng():

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from maskfer.learning.models.two_branch import BranchLogits
+from maskfer.learning.models.expression import ExpressionReading
 
 
 def log_priors(labels: Int64[Tensor, " n"], classes: int) -> Float[Tensor, " classes"]:
@@ -34,27 +34,28 @@ def adjusted_cross_entropy(
     return functional.cross_entropy(logits + strength * log_prior, labels, label_smoothing=smoothing)
 
 
-def combined(
-    logits: BranchLogits,
+def expression(
+    reading: ExpressionReading,
     labels: Int64[Tensor, " b"],
     *,
-    masked_branch_weight: float,
     log_prior: Float[Tensor, " classes"],
     strength: float,
     smoothing: float,
 ) -> Float[Tensor, ""]:
-    """Loss of the answer, and (1 - w) l_u + w l_m of the branches, in equal parts.
+    """Weighted sum of the heads' losses, and the network's own penalty.
 
-    Source: §5.2 for l_u and l_m. The answer's own loss is ours: without it nothing trains what ships.
+    Source: §5.2 for the combined loss of two branches, which has the weights in its heads.
     """
-    answer, unmasked, masked = (
-        adjusted_cross_entropy(
-            branch.float(), labels, log_prior=log_prior, strength=strength, smoothing=smoothing
-        )
-        for branch in logits
-    )
-    branches = (1 - masked_branch_weight) * unmasked + masked_branch_weight * masked
-    return (answer + branches) / 2
+    total = torch.stack(
+        [
+            head.weight
+            * adjusted_cross_entropy(
+                head.logits.float(), labels, log_prior=log_prior, strength=strength, smoothing=smoothing
+            )
+            for head in reading.heads
+        ]
+    ).sum()
+    return total if reading.penalty is None else total + reading.penalty
 
 
 def twin_consistency(

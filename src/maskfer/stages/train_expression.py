@@ -57,7 +57,6 @@ def run(
         batch_size=section.batch_size,
         device=device,
         weights=ExpressionLoss(
-            masked_branch_weight=section.masked_branch_weight,
             prior_strength=section.prior_strength,
             label_smoothing=section.label_smoothing,
             consistency=section.consistency,

@@ -1,4 +1,4 @@
-"""Both stages of approach 2 as the one graph that ships."""
+"""Both stages as the one graph that ships."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from maskfer.learning.models.expression import ExpressionNet, FaceContext
 from maskfer.learning.models.mask_classifier import MaskClassifier
-from maskfer.learning.models.two_branch import TwoBranchNet
 
 
 class FaceAnswers(NamedTuple):
@@ -28,7 +28,7 @@ class FaceAnswers(NamedTuple):
 class MaskAwareNet(nn.Module):
     """Grey faces 0..255 to everything a release answers."""
 
-    def __init__(self, *, mask_classifier: MaskClassifier, expression: TwoBranchNet) -> None:
+    def __init__(self, *, mask_classifier: MaskClassifier, expression: ExpressionNet) -> None:
         super().__init__()
         self.mask_classifier = mask_classifier
         self.expression = expression
@@ -36,7 +36,7 @@ class MaskAwareNet(nn.Module):
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> FaceAnswers:
         reading = self.mask_classifier(faces)
         heatmap = torch.sigmoid(reading.heatmap)
-        logits = self.expression(faces, heatmap).combined
+        logits = self.expression(faces, FaceContext(heatmap)).answer
         return FaceAnswers(
             torch.softmax(logits, dim=1),
             torch.sigmoid(reading.masked),

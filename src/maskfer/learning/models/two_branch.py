@@ -7,26 +7,17 @@ the softmax of the weighted mean of both branches' logits, with the weights of t
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from maskfer.learning.models.attention import LightAttentionBranch
 from maskfer.learning.models.backbones import Normalise, SmallResNet
+from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext, Head
 
 
-class BranchLogits(NamedTuple):
-    """Class logits of a batch: the answer, and the two branches it combines."""
-
-    combined: Float[Tensor, "b classes"]
-    unmasked: Float[Tensor, "b classes"]
-    masked: Float[Tensor, "b classes"]
-
-
-class TwoBranchNet(nn.Module):
-    """Expression logits from grey faces 0..255 and their heatmaps H_m in (0, 1)."""
+class TwoBranchNet(ExpressionNet):
+    """Features F reweighed by H_u and by H_m, a branch each; the heads are answer, l_u and l_m."""
 
     def __init__(
         self,
@@ -50,13 +41,16 @@ class TwoBranchNet(nn.Module):
             channels, classes, width=2 * width, dropout=dropout, spatial_transformer=spatial_transformer
         )
 
-    def forward(self, faces: Float[Tensor, "b 1 s s"], heatmaps: Float[Tensor, "b g g"]) -> BranchLogits:
+    def forward(self, faces: Float[Tensor, "b 1 s s"], context: FaceContext) -> ExpressionReading:
         features = self.backbone(self.normalise(faces))
-        covered = _resized(heatmaps, features.shape[-1]).to(features.dtype)
+        covered = _resized(context.heatmap, features.shape[-1]).to(features.dtype)
         unmasked = self.unmasked_branch(features * (1 - covered))
         masked = self.masked_branch(features * covered)
         share = self.masked_branch_weight
-        return BranchLogits((1 - share) * unmasked + share * masked, unmasked, masked)
+        answer = (1 - share) * unmasked + share * masked
+        # The answer's own loss is ours: without it nothing trains what ships.
+        heads = (Head(answer, 0.5), Head(unmasked, 0.5 * (1 - share)), Head(masked, 0.5 * share))
+        return ExpressionReading(answer, heads)
 
 
 def _resized(heatmaps: Float[Tensor, "b g g"], size: int) -> Float[Tensor, "b 1 h h"]:

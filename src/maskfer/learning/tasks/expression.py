@@ -1,4 +1,4 @@
-"""Stage 2 (§5.2): train the two-branch classifier on masked and unmasked twins together."""
+"""Stage 2 (§5.2): train an expression network on masked and unmasked twins together."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from maskfer.learning import losses, scores
 from maskfer.learning.augment import DEFAULT_JITTER, Jitter, erase, random_warps, relight, warp
 from maskfer.learning.faces import UNKNOWN, Faces
 from maskfer.learning.models.backbones import placed
+from maskfer.learning.models.expression import ExpressionNet, FaceContext
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
-from maskfer.learning.models.two_branch import TwoBranchNet
 from maskfer.learning.training import SCORE, inference, reduced_precision, shuffled_batches
 
 
@@ -23,7 +23,6 @@ from maskfer.learning.training import SCORE, inference, reduced_precision, shuff
 class ExpressionLoss:
     """The weights of the parts of the loss."""
 
-    masked_branch_weight: float
     prior_strength: float
     label_smoothing: float
     consistency: float
@@ -39,7 +38,7 @@ class ExpressionTask:
     be cleaner than anything the released graph can make.
     """
 
-    model: TwoBranchNet
+    model: ExpressionNet
     mask_classifier: MaskClassifier
     """Frozen."""
     train: Faces
@@ -87,21 +86,20 @@ class ExpressionTask:
         with reduced_precision(self.device):
             with torch.no_grad():
                 heatmaps = self.mask_classifier.heatmap_head(self.mask_classifier.shallow_features(faces))
-            logits = self.model(faces, torch.sigmoid(heatmaps))
-        loss = losses.combined(
-            logits,
+            reading = self.model(faces, FaceContext(torch.sigmoid(heatmaps)))
+        loss = losses.expression(
+            reading,
             self.train.labels[rows],
-            masked_branch_weight=self.weights.masked_branch_weight,
             log_prior=self._prior,
             strength=self.weights.prior_strength,
             smoothing=self.weights.label_smoothing,
         )
         if self.weights.consistency and pairs:
-            unmasked, masked = logits.combined[:pairs], logits.combined[len(batch) :]
+            unmasked, masked = reading.answer[:pairs], reading.answer[len(batch) :]
             loss = loss + self.weights.consistency * losses.twin_consistency(masked, unmasked)
         return loss
 
-    def validate(self, model: TwoBranchNet) -> dict[str, float]:
+    def validate(self, model: ExpressionNet) -> dict[str, float]:
         """Accuracy and macro-F1, masked and unmasked; the score is the mean of all four."""
         whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model)
         answers = inference(whole, self.val).expression.argmax(dim=1)
