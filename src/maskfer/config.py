@@ -86,8 +86,8 @@ class HeatmapParams(_Frozen):
 class ExpressionParams(_Frozen):
     """Approach 2, stage 2 (§5.2)."""
 
-    epochs: int = Field(16, ge=1)
-    batch_size: int = Field(128, ge=4)
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(64, ge=4)
     """Faces per step; a face and its masked twin count as two."""
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
@@ -95,7 +95,7 @@ class ExpressionParams(_Frozen):
     dropout: Fraction = 0.2
     masked_branch_weight: Fraction = 0.35
     """Weight of the branch on the mask, in the answer and as l_m in the combined loss; l_u has the rest."""
-    prior_strength: Fraction = 0.5
+    prior_strength: Fraction = 0.4
     """How far rare classes are lifted while training: 0 not at all, 1 as if all were equally frequent."""
     label_smoothing: Fraction = 0.1
     """Share of a label that is spread over all classes: some labels are wrong."""

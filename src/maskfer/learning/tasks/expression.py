@@ -16,6 +16,7 @@ from maskfer.learning.models.backbones import placed
 from maskfer.learning.models.expression import ExpressionNet, FaceContext
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
+from maskfer.learning.redress import DEFAULT_REDRESS, Redress, Wardrobe
 from maskfer.learning.training import SCORE, inference, reduced_precision, shuffled_batches
 
 
@@ -48,6 +49,7 @@ class ExpressionTask:
     device: torch.device
     weights: ExpressionLoss
     jitter: Jitter = DEFAULT_JITTER
+    redress: Redress = DEFAULT_REDRESS
     title: str = "expression"
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class ExpressionTask:
         self.mask_classifier = placed(self.mask_classifier, self.device).eval()
         self._prior = losses.log_priors(self.train.labels, self.classes)
         self._units = _units(self.train)
+        self._wardrobe = Wardrobe(self.train)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,7 +82,9 @@ class ExpressionTask:
         pairs = int((batch[:, 1] != UNKNOWN).sum())
         rows = torch.cat([batch[:, 0], batch[:pairs, 1]])
         warps = random_warps(len(batch), jitter=self.jitter, generator=generator)
-        faces = warp(self.train.batch(rows), warps.followed_by(pairs))
+        twins = self._wardrobe.dressed(batch[:pairs, 1], redress=self.redress, generator=generator)
+        faces = torch.cat([self.train.batch(batch[:, 0]), twins])
+        faces = warp(faces, warps.followed_by(pairs))
         faces = relight(faces, jitter=self.jitter, generator=generator)
         faces, _ = erase(faces, jitter=self.jitter, generator=generator)
         faces = faces.contiguous(memory_format=torch.channels_last)
