@@ -15,7 +15,7 @@ def train_expression(
     dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
     code_sha256: str,  # noqa: ARG001
 ) -> None:
-    """Train the two-branch classifier and write it as a release."""
+    """Train the network that reads expressions and write it as a release."""
     from pathlib import Path
 
     from maskfer import provenance

@@ -65,6 +65,8 @@ class MaskClassifierParams(_Frozen):
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
     """Channels after the first block."""
+    spatial_transformer: bool = True
+    """Whether the spatial transformer stands between the blocks, as in §5.1."""
 
 
 class HeatmapParams(_Frozen):
@@ -84,14 +86,28 @@ class HeatmapParams(_Frozen):
 
 
 class ExpressionParams(_Frozen):
-    """Approach 2, stage 2 (§5.2)."""
+    """Approach 2, stage 2 (§5.2), its ablations, and the methods it is compared with."""
 
+    model: Literal["two_branch", "vgg19", "mobilenet", "deep_emotion", "pacnn", "gacnn", "ran", "oadn"] = (
+        "two_branch"
+    )
+    """The network; all but `two_branch` are what §3 and §6 compare with."""
+    backbone: Literal["small", "resnet18", "vgg19"] = "small"
+    """What extracts the features F of `two_branch`."""
+    attention: Literal["heatmap", "unmasked", "none", "region"] = "heatmap"
+    """What reweighs F in `two_branch`: H_m and H_u; H_u alone, in one branch; nothing, in one branch; or the
+    drawn mask's true region in place of the heatmap, which shows what a perfect one would give and cannot be
+    released."""
+    spatial_transformer: bool = False
+    """Whether each branch of `two_branch` starts with a spatial transformer of its own."""
+    pretrained: Path | None = None
+    """Weights that the backbone starts from, a state dict as torchvision publishes it."""
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(64, ge=4)
     """Faces per step; a face and its masked twin count as two."""
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
-    """Channels after the first layers; doubled three times on the way."""
+    """Channels of `two_branch` after its first layers; doubled three times on the way."""
     dropout: Fraction = 0.2
     masked_branch_weight: Fraction = 0.35
     """Weight of the branch on the mask, in the answer and as l_m in the combined loss; l_u has the rest."""
@@ -101,6 +117,25 @@ class ExpressionParams(_Frozen):
     """Share of a label that is spread over all classes: some labels are wrong."""
     consistency: float = Field(0.5, ge=0)
     """Weight of the masked twin's divergence from the answer on the unmasked face."""
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        # A table of ablations in which one key was silently ignored would compare a network with itself.
+        ignored: tuple[str, ...] = ()
+        if self.model != "two_branch":
+            ignored = ("backbone", "attention", "spatial_transformer", "width", "masked_branch_weight")
+        elif self.attention in ("unmasked", "none"):
+            ignored = ("masked_branch_weight",)
+        for name in ignored:
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default:
+                chosen = f"model {self.model} and attention {self.attention}"
+                raise ValueError(f"{name} has no effect with {chosen}; leave it out")
+        if self.pretrained is not None and self.model == "deep_emotion":
+            raise ValueError(
+                "pretrained has no effect with model deep_emotion, no weights of it are published"
+            )
+        return self
 
 
 class EvaluationParams(_Frozen):

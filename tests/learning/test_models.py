@@ -149,10 +149,23 @@ def test_folding_the_normalisations_changes_no_answer() -> None:
 _CHECKED = """
 from jaxtyping import install_import_hook
 with install_import_hook("maskfer.learning.models", "beartype.beartype"):
+    from maskfer.learning.models.baselines import acnn, deep_emotion, mobilenet, oadn, ran, vgg19
+    from maskfer.learning.models.expression import FaceContext
     from maskfer.learning.models.mask_aware import MaskAwareNet
     from maskfer.learning.models.mask_classifier import MaskClassifier
-    from maskfer.learning.models.two_branch import TwoBranchNet
+    from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 import torch
+faces, context = torch.rand(2, 1, 96, 96), FaceContext(torch.rand(2, 12, 12), torch.rand(2, 68, 2))
+for network in (
+    OneBranchNet(classes=3, attention="unmasked", width=8),
+    vgg19.VGG19Net(classes=3, width=1 / 8),
+    mobilenet.MobileNet(classes=3, width=1 / 8),
+    deep_emotion.DeepEmotionNet(classes=3),
+    acnn.ACNNNet(classes=3, whole_face=True, width=1 / 8),
+    ran.RANNet(classes=3, width=1 / 8),
+    oadn.OADNNet(classes=3, width=1 / 8),
+):
+    network(faces, context)
 model = MaskAwareNet(mask_classifier=MaskClassifier(width=8), expression=TwoBranchNet(classes=3, width=8))
 model(torch.rand(2, 1, 96, 96))
 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from maskfer.errors import TrainingError
 from maskfer.learning import losses, scores
 from maskfer.learning.checkpoint import Checkpoint
 from maskfer.learning.faces import Faces
-from maskfer.learning.models.expression import ExpressionReading, Head
+from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext, Head
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.models.two_branch import TwoBranchNet
 from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
@@ -227,3 +227,48 @@ def test_macro_f1_counts_every_class_alike() -> None:
 
     assert scores.macro_f1(torch.tensor([0, 0, 0, 0]), labels, classes=3) == pytest.approx(6 / 7 / 2)
     assert scores.macro_f1(labels, labels, classes=3) == 1
+
+
+class _ReadsTheHeatmap(ExpressionNet):
+    """Sure of class 1 where part of the heatmap is nearly 1, of class 0 where none is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sureness = nn.Parameter(torch.tensor(100.0))
+
+    def forward(self, faces: Tensor, context: FaceContext) -> ExpressionReading:
+        del faces
+        logit = self.sureness * (context.heatmap.amax(dim=(1, 2)) - 0.9)
+        answer = torch.stack([-logit, logit], dim=1)
+        return ExpressionReading(answer, (Head(answer, 1.0),))
+
+
+def test_true_regions_stand_in_for_the_heatmap_in_training_and_in_judging(
+    twins: Callable[..., Faces],
+) -> None:
+    faces = twins()
+    faces = replace(faces, labels=faces.is_masked.long())
+
+    def task(*, true_regions: bool) -> ExpressionTask:
+        torch.manual_seed(0)
+        return ExpressionTask(
+            _ReadsTheHeatmap(),
+            MaskClassifier(grid=4, width=8),
+            faces,
+            faces,
+            classes=2,
+            batch_size=16,
+            device=CPU,
+            weights=ExpressionLoss(prior_strength=0.0, label_smoothing=0.0, consistency=0.0),
+            true_regions=true_regions,
+        )
+
+    informed, blind = task(true_regions=True), task(true_regions=False)
+    generator = torch.Generator().manual_seed(0)
+    batch = next(informed.batches(generator))
+
+    assert informed.validate(informed.model)["masked_accuracy"] == 1
+    assert informed.validate(informed.model)["unmasked_accuracy"] == 1
+    assert blind.validate(blind.model)["masked_accuracy"] == 0
+    assert informed.loss(batch, generator).item() < 1
+    assert blind.loss(batch, generator).item() > 1

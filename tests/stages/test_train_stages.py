@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -101,6 +101,39 @@ def test_the_release_answers_with_the_grid_and_the_classes_of_its_params(built: 
     assert heatmap.shape == (3, 8, 8)
     assert "plots/training_history.csv" in release.metadata.files
     assert set(built.expression.metrics["val"]) >= {"masked_accuracy", "unmasked_macro_f1"}
+
+
+def _with_expression(**changed: Any) -> Params:
+    section = {**PARAMS.model_dump()["expression"], **changed}
+    return Params.model_validate({**PARAMS.model_dump(), "expression": section})
+
+
+def test_a_compared_method_is_trained_and_released_by_one_key(built: Built, tmp_path: Path) -> None:
+    params = _with_expression(model="deep_emotion", width=32, epochs=1)
+
+    report = train_expression.run(
+        built.faces, built.heatmaps.weights.parent, tmp_path / "release", params=params, lineage=LINEAGE
+    )
+
+    session = ort.InferenceSession(read(report.release.path).onnx, providers=["CPUExecutionProvider"])
+    expression = session.run(["expression"], {"faces": np.zeros((2, 1, 96, 96), np.float32)})[0]
+    np.testing.assert_allclose(expression.sum(axis=1), 1, atol=1e-5)
+    assert report.release.metadata.params["expression"]["model"] == "deep_emotion"
+
+
+def test_what_reads_the_true_region_is_judged_and_never_released(built: Built, tmp_path: Path) -> None:
+    params = _with_expression(attention="region", epochs=1)
+    maps = built.heatmaps.weights.parent
+
+    with pytest.raises(TrainingError, match=r"expression\.attention: region .* no release can be made"):
+        train_expression.run(built.faces, maps, tmp_path / "out", params=params, lineage=LINEAGE)
+    trained = train_expression.train(built.faces, maps, params=params, checkpoint=tmp_path / "last")
+
+    assert not (tmp_path / "out").exists()
+    assert set(trained.metrics["val"]) >= {"masked_accuracy", "unmasked_macro_f1"}
+    assert trained.task.validate(trained.task.model)["masked_accuracy"] == pytest.approx(
+        trained.metrics["val"]["masked_accuracy"], abs=1e-5
+    )
 
 
 def test_no_checkpoint_is_left_when_a_stage_ends_well(built: Built) -> None:

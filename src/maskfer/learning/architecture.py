@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from maskfer.config import Params
+from maskfer.config import ExpressionParams, Params
+from maskfer.learning.models.backbones import Backbone, SmallResNet, load_pretrained, resnet18, vgg19
+from maskfer.learning.models.baselines.acnn import ACNNNet
+from maskfer.learning.models.baselines.deep_emotion import DeepEmotionNet
+from maskfer.learning.models.baselines.mobilenet import MobileNet
+from maskfer.learning.models.baselines.oadn import OADNNet
+from maskfer.learning.models.baselines.ran import RANNet
+from maskfer.learning.models.baselines.vgg19 import VGG19Net
 from maskfer.learning.models.expression import ExpressionNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
-from maskfer.learning.models.two_branch import TwoBranchNet
+from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
 
 def mask_classifier(params: Params) -> MaskClassifier:
@@ -15,18 +22,73 @@ def mask_classifier(params: Params) -> MaskClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         return MaskClassifier(
-            grid=params.data.crop_size // params.heatmap.stride, width=params.mask_classifier.width
+            grid=params.data.crop_size // params.heatmap.stride,
+            width=params.mask_classifier.width,
+            spatial_transformer=params.mask_classifier.spatial_transformer,
         )
 
 
 def expression_classifier(params: Params) -> ExpressionNet:
-    """Return stage 2's network."""
-    section = params.expression
+    """Return stage 2's network, its backbone filled from `expression.pretrained` where that is given.
+
+    Raises `TrainingError` where those weights belong to another architecture.
+    """
+    section, classes = params.expression, len(params.classes)
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
-        return TwoBranchNet(
-            classes=len(params.classes),
-            width=section.width,
-            masked_branch_weight=section.masked_branch_weight,
-            dropout=section.dropout,
-        )
+        match section.model:
+            case "two_branch":
+                network = _two_branch(section, classes=classes)
+            case "vgg19":
+                network = VGG19Net(classes=classes, dropout=section.dropout)
+            case "mobilenet":
+                network = MobileNet(classes=classes, dropout=section.dropout)
+            case "deep_emotion":
+                network = DeepEmotionNet(classes=classes, dropout=section.dropout)
+            case "pacnn" | "gacnn":
+                network = ACNNNet(
+                    classes=classes,
+                    whole_face=section.model == "gacnn",
+                    crop_size=params.data.crop_size,
+                    dropout=section.dropout,
+                )
+            case "ran":
+                network = RANNet(classes=classes, dropout=section.dropout)
+            case "oadn":
+                network = OADNNet(classes=classes, dropout=section.dropout)
+    if section.pretrained is not None:
+        assert isinstance(network.backbone, Backbone)
+        load_pretrained(network.backbone, section.pretrained)
+    return network
+
+
+def _two_branch(section: ExpressionParams, *, classes: int) -> ExpressionNet:
+    match section.attention:
+        case "heatmap" | "region":
+            return TwoBranchNet(
+                classes=classes,
+                backbone=_backbone(section),
+                width=section.width,
+                masked_branch_weight=section.masked_branch_weight,
+                dropout=section.dropout,
+                spatial_transformer=section.spatial_transformer,
+            )
+        case "unmasked" | "none":
+            return OneBranchNet(
+                classes=classes,
+                attention=section.attention,
+                backbone=_backbone(section),
+                width=section.width,
+                dropout=section.dropout,
+                spatial_transformer=section.spatial_transformer,
+            )
+
+
+def _backbone(section: ExpressionParams) -> Backbone:
+    match section.backbone:
+        case "small":
+            return SmallResNet(width=section.width)
+        case "resnet18":
+            return resnet18(stages=2)
+        case "vgg19":
+            return vgg19(blocks=4)

@@ -136,6 +136,11 @@ def upsampled(heatmaps: Float[Tensor, "n g g"], side: int) -> Float[Tensor, "n s
     ).squeeze(1)
 
 
+def region_heatmaps(regions: Float[Tensor, "n s s"], *, cells: int) -> Float[Tensor, "n cells cells"]:
+    """Return what a perfect H_m would be: the share of each cell that the mask's true region covers."""
+    return functional.adaptive_avg_pool2d(regions.unsqueeze(1), cells).squeeze(1)
+
+
 def region_iou(heatmaps: Float[Tensor, "n g g"], regions: Bool[Tensor, "n s s"]) -> float:
     """Return the mean over faces of the overlap of H_m > 1/2 with the true mask region."""
     found = upsampled(heatmaps, regions.shape[-1]) > 0.5

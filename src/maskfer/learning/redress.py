@@ -50,17 +50,16 @@ class Wardrobe:
 
     def dressed(
         self, twins: Int64[Tensor, " b"], *, redress: Redress, generator: Generator
-    ) -> Float[Tensor, "b 1 s s"]:
-        """Return the masked twins in the rows `twins`, some of them dressed anew; grey, 0..255."""
+    ) -> tuple[Float[Tensor, "b 1 s s"], Bool[Tensor, "b 1 s s"]]:
+        """Return the masked twins in the rows `twins`, some dressed anew, and where they are covered now."""
         faces, regions = self._faces.batch(twins), self._faces.regions[twins].unsqueeze(1)
         lenders = self._lenders(self._faces.orientations[twins], generator)
         lent = self._faces.regions[lenders].unsqueeze(1)
         borrows = _chosen(len(twins), redress.borrowed, generator)
         bare = self._faces.batch(self._faces.twins[twins])
         faces = torch.where(borrows, torch.where(lent, self._faces.batch(lenders), bare), faces)
-        return _recoloured(
-            faces, torch.where(borrows, lent, regions), share=redress.recoloured, generator=generator
-        )
+        regions = torch.where(borrows, lent, regions)
+        return _recoloured(faces, regions, share=redress.recoloured, generator=generator), regions
 
     def _lenders(self, orientations: Int64[Tensor, " b"], generator: Generator) -> Int64[Tensor, " b"]:
         kinds = orientations + 1

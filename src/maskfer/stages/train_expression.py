@@ -1,4 +1,7 @@
-"""Stage `train_expression`: the two-branch classifier (§5.2), released as one graph with stage 1."""
+"""Stage `train_expression`: the network that reads expressions (§5.2), released as one graph with stage 1.
+
+`params.expression` says which one: the two branches of approach 2, an ablation of them, or a compared method.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskfer.config import Params
+from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint
 from maskfer.learning.faces import load, require_classes
@@ -26,6 +30,19 @@ class ExpressionReport:
     metrics: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run that is over and not released."""
+
+    task: ExpressionTask
+    """Its model has the weights of the best epoch."""
+    metrics: dict[str, Any]
+    history: str
+    """One line per epoch, as CSV."""
+    checkpoint: Checkpoint
+    """The last epoch, to be removed once the result is safe."""
+
+
 def run(
     faces: Path,
     heatmaps: Path,
@@ -38,21 +55,53 @@ def run(
     """Train on `faces` with the mask classifier of `heatmaps`; write a release folder at `out`.
 
     A run that was killed goes on from its last epoch, kept in `checkpoints` (beside `out` by default).
-    Raises `TrainingError` naming a class without a training face, or where the loss is no longer a number.
+    Raises `TrainingError` naming a class without a training face, where the loss is no longer a number, or
+    where serving could not give the network what it was trained with.
+    """
+    if params.expression.attention == "region":
+        raise TrainingError(
+            "expression.attention: region reads where the mask was drawn, which serving cannot know, so no "
+            "release can be made; choose heatmap, or call train_expression.train, which makes none"
+        )
+    trained = train(
+        faces,
+        heatmaps,
+        params=params,
+        checkpoint=(checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+    )
+    task = trained.task
+    with tempfile.TemporaryDirectory() as folder:
+        history = Path(folder) / HISTORY
+        history.write_text(trained.history, encoding="utf-8")
+        release = export.write_release(
+            out,
+            model=MaskAwareNet(mask_classifier=task.mask_classifier, expression=task.model),
+            params=params,
+            lineage=lineage,
+            plots={f"training_{HISTORY}": history},
+        )
+    trained.checkpoint.remove()
+    return ExpressionReport(release, trained.metrics)
+
+
+def train(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> Trained:
+    """Train as `run` does and release nothing; raises what `run` raises while it trains.
+
+    To judge the network on other faces: `replace(trained.task, val=others).validate(trained.task.model)`.
     """
     size, section, device = params.data.crop_size, params.expression, default_device()
-    train, val = (
+    training, validation = (
         load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
     )
-    require_classes(train, classes=params.classes, path=faces)
+    require_classes(training, classes=params.classes, path=faces)
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)
     export.load_weights(classifier, weights)
     task = ExpressionTask(
         model=architecture.expression_classifier(params),
         mask_classifier=classifier,
-        train=train,
-        val=val,
+        train=training,
+        val=validation,
         classes=len(params.classes),
         batch_size=section.batch_size,
         device=device,
@@ -61,29 +110,20 @@ def run(
             label_smoothing=section.label_smoothing,
             consistency=section.consistency,
         ),
+        true_regions=section.attention == "region",
     )
-    checkpoint = Checkpoint(
-        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
-        fingerprint("train_expression", faces, weights, params.seed, params.classes, params.data, section),
+    read = (faces, weights) if section.pretrained is None else (faces, weights, section.pretrained)
+    kept = Checkpoint(
+        checkpoint,
+        fingerprint("train_expression", *read, params.seed, params.classes, params.data, section),
     )
     trainer = Trainer(
         task,
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=checkpoint,
+        checkpoint=kept,
     )
     metrics = record.train(trainer)
     task.model.load_state_dict(trainer.best)
-    with tempfile.TemporaryDirectory() as folder:
-        history = Path(folder) / HISTORY
-        history.write_text(record.history_csv(trainer.history), encoding="utf-8")
-        release = export.write_release(
-            out,
-            model=MaskAwareNet(mask_classifier=classifier, expression=task.model),
-            params=params,
-            lineage=lineage,
-            plots={f"training_{HISTORY}": history},
-        )
-    checkpoint.remove()
-    return ExpressionReport(release, metrics)
+    return Trained(task, metrics, record.history_csv(trainer.history), kept)

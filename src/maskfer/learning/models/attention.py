@@ -15,18 +15,21 @@ class SpatialTransformer(nn.Module):
 
     Source: Jaderberg et al. (2015), §3; §5.1 puts it between two blocks. We bound every entry's distance
     from the identity to `reach`: unbounded, it leaves the face in its first hundred steps on small data.
+    `reader` replaces the layers that look at the features; it gives `read` numbers for each.
     """
 
-    def __init__(self, channels: int, *, reach: float = 0.3) -> None:
+    def __init__(
+        self, channels: int, *, reach: float = 0.3, reader: nn.Sequential | None = None, read: int = 16 * 36
+    ) -> None:
         super().__init__()
         self.reach = reach
-        last = nn.Linear(16 * 36, 6)
+        last = nn.Linear(read, 6)
         # Nearly, not exactly, zero: at zero the layers before it would get no gradient in the first step.
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
-        self.localisation = nn.Sequential(
-            nn.AdaptiveAvgPool2d(12), ConvNorm(channels, 16, stride=2), nn.Flatten(), last
-        )
+        if reader is None:
+            reader = nn.Sequential(nn.AdaptiveAvgPool2d(12), ConvNorm(channels, 16, stride=2), nn.Flatten())
+        self.localisation = nn.Sequential(*reader, last)
         self.register_buffer("identity", torch.eye(2, 3), persistent=False)
         self.identity: Tensor
 

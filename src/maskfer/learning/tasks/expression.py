@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 
 from maskfer.learning import losses, scores
-from maskfer.learning.augment import DEFAULT_JITTER, Jitter, erase, random_warps, relight, warp
+from maskfer.learning.augment import DEFAULT_JITTER, Jitter, Warps, erase, random_warps, relight, warp
 from maskfer.learning.faces import UNKNOWN, Faces
+from maskfer.learning.heatmaps import region_heatmaps
 from maskfer.learning.models.backbones import placed
 from maskfer.learning.models.expression import ExpressionNet, FaceContext
 from maskfer.learning.models.mask_aware import MaskAwareNet
@@ -48,6 +49,9 @@ class ExpressionTask:
     batch_size: int
     device: torch.device
     weights: ExpressionLoss
+    true_regions: bool = False
+    """Whether the true regions of the drawn masks stand in for the heatmaps. A network trained so shows what
+    a perfect heatmap would give; serving has no region, so that it can be judged but not released."""
     jitter: Jitter = DEFAULT_JITTER
     redress: Redress = DEFAULT_REDRESS
     title: str = "expression"
@@ -81,17 +85,17 @@ class ExpressionTask:
         batch = batch[torch.argsort(batch[:, 1] == UNKNOWN, stable=True)]
         pairs = int((batch[:, 1] != UNKNOWN).sum())
         rows = torch.cat([batch[:, 0], batch[:pairs, 1]])
-        warps = random_warps(len(batch), jitter=self.jitter, generator=generator)
-        twins = self._wardrobe.dressed(batch[:pairs, 1], redress=self.redress, generator=generator)
-        faces = torch.cat([self.train.batch(batch[:, 0]), twins])
-        faces = warp(faces, warps.followed_by(pairs))
+        twins, covered = self._wardrobe.dressed(batch[:pairs, 1], redress=self.redress, generator=generator)
+        regions = torch.cat([self.train.regions[batch[:, 0]].unsqueeze(1), covered])
+        warps = random_warps(len(batch), jitter=self.jitter, generator=generator).followed_by(pairs)
+        faces = warp(torch.cat([self.train.batch(batch[:, 0]), twins]), warps)
         faces = relight(faces, jitter=self.jitter, generator=generator)
         faces, _ = erase(faces, jitter=self.jitter, generator=generator)
         faces = faces.contiguous(memory_format=torch.channels_last)
         with reduced_precision(self.device):
             with torch.no_grad():
-                heatmaps = self.mask_classifier.heatmap_head(self.mask_classifier.shallow_features(faces))
-            reading = self.model(faces, FaceContext(torch.sigmoid(heatmaps)))
+                heatmaps = self._heatmaps(faces, regions, warps)
+            reading = self.model(faces, FaceContext(heatmaps))
         loss = losses.expression(
             reading,
             self.train.labels[rows],
@@ -106,8 +110,7 @@ class ExpressionTask:
 
     def validate(self, model: ExpressionNet) -> dict[str, float]:
         """Accuracy and macro-F1, masked and unmasked; the score is the mean of all four."""
-        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model)
-        answers = inference(whole, self.val).expression.argmax(dim=1)
+        answers = self._answers_by_region(model) if self.true_regions else self._answers(model)
         metrics: dict[str, float] = {}
         for name, chosen in (("unmasked", ~self.val.is_masked), ("masked", self.val.is_masked)):
             rows = chosen & (self.val.labels != UNKNOWN)
@@ -117,6 +120,33 @@ class ExpressionTask:
                 metrics[f"{name}_macro_f1"] = scores.macro_f1(given, true, classes=self.classes)
         # Accuracy counts too: the rare class has a few dozen faces in val; macro-F1 alone jumps with them.
         return {SCORE: sum(metrics.values()) / max(1, len(metrics)), **metrics}
+
+    def _heatmaps(
+        self, faces: Float[Tensor, "b 1 s s"], regions: Bool[Tensor, "b 1 s s"], warps: Warps
+    ) -> Float[Tensor, "b g g"]:
+        if self.true_regions:
+            moved = warp(regions.float(), warps).squeeze(1)
+            return region_heatmaps(moved, cells=self.mask_classifier.grid)
+        shallow = self.mask_classifier.shallow_features(faces)
+        return torch.sigmoid(self.mask_classifier.heatmap_head(shallow))
+
+    def _answers(self, model: ExpressionNet) -> Int64[Tensor, " n"]:
+        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model)
+        answers: Tensor = inference(whole, self.val).expression
+        return answers.argmax(dim=1)
+
+    @torch.inference_mode()
+    def _answers_by_region(self, model: ExpressionNet) -> Int64[Tensor, " n"]:
+        model = placed(model, self.device).eval()
+        answers = []
+        every_row = torch.arange(len(self.val), device=self.device)
+        for start in range(0, len(self.val), self.batch_size):
+            rows = every_row[start : start + self.batch_size]
+            heatmaps = region_heatmaps(self.val.regions[rows].float(), cells=self.mask_classifier.grid)
+            faces = self.val.batch(rows).contiguous(memory_format=torch.channels_last)
+            with reduced_precision(self.device):
+                answers.append(model(faces, FaceContext(heatmaps)).answer.argmax(dim=1))
+        return torch.cat(answers)
 
 
 def _units(faces: Faces) -> Int64[Tensor, "u 2"]:

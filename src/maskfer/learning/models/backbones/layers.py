@@ -1,13 +1,9 @@
-"""Convolutional feature extractors: the part before any attention.
-
-Source: §5.2 takes the convolutions of ResNet or VGG19. We use a small ResNet (He et al. 2016, §3.3, basic
-block) that works at a quarter of the resolution from its third layer on: on two cores a layer at half the
-resolution costs as much as four of the layers that decide.
-"""
+"""The layers that our own networks are built of, and what is done to whole networks."""
 
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -40,12 +36,20 @@ class ConvNorm(nn.Module):
         kernel: int = 3,
         stride: int = 1,
         dilation: int = 1,
+        groups: int = 1,
         activate: bool = True,
     ) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
         self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False
+            inputs,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
         )
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
         self.activate = nn.ReLU(inplace=True) if activate else nn.Identity()
@@ -76,22 +80,6 @@ class ResidualBlock(nn.Module):
         return added
 
 
-class SmallResNet(nn.Module):
-    """Feature maps F of a face at an eighth of its resolution, `2 * width` channels."""
-
-    stride = 8
-
-    def __init__(self, *, width: int = 32) -> None:
-        super().__init__()
-        self.channels = 2 * width
-        self.stem = nn.Sequential(ConvNorm(1, width // 2, stride=2), ConvNorm(width // 2, width, stride=2))
-        self.stages = nn.Sequential(ResidualBlock(width, width), ResidualBlock(width, 2 * width, stride=2))
-
-    def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b channels g g"]:
-        maps: Tensor = self.stages(self.stem(faces))
-        return maps
-
-
 def placed(network: Network, device: torch.device) -> Network:
     """Move a network to a device, in the memory layout in which convolutions are fastest."""
     moved: Network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,10 +87,28 @@ def placed(network: Network, device: torch.device) -> Network:
 
 
 def fold_norms(network: Network) -> Network:
-    """Return a copy for inference whose batch normalisations are part of the convolutions before them."""
+    """Return a copy for inference whose batch normalisations are part of the convolutions before them.
+
+    In all our networks, as in torchvision's, the one that a module registers right after a convolution is the
+    one that follows it.
+    """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()
+        for (first, conv), (second, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, first, fuse_conv_bn_eval(conv, norm))
+                setattr(module, second, nn.Identity())
     return folded
+
+
+def he_initialise(network: nn.Module) -> None:
+    """Draw all convolutions so that layers with ReLU neither grow nor shrink what passes through them.
+
+    Source: He et al. (2015), §2.2. torchvision keeps the size of the gradients instead; with a single channel
+    in, its first layer would shrink a face to a fifth, and VGG has no normalisation to undo that.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

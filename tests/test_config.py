@@ -1,0 +1,45 @@
+"""Params that contradict themselves are refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maskfer.config import Params
+from maskfer.errors import ParamsError
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ({"model": "vgg20"}, r"expression\.model"),
+        ({"model": "ran", "backbone": "vgg19"}, "backbone has no effect with model ran"),
+        ({"model": "oadn", "attention": "none"}, "attention has no effect with model oadn"),
+        ({"model": "vgg19", "width": 16}, "width has no effect with model vgg19"),
+        ({"model": "pacnn", "spatial_transformer": True}, "spatial_transformer has no effect"),
+        (
+            {"attention": "none", "masked_branch_weight": 0.5},
+            "masked_branch_weight has no effect with model two",
+        ),
+        (
+            {"model": "deep_emotion", "pretrained": "w.pth"},
+            "pretrained has no effect with model deep_emotion",
+        ),
+    ],
+)
+def test_a_key_that_would_have_no_effect_is_refused_by_name(
+    tmp_path: Path, expression: dict[str, object], says: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"expression": expression}))
+
+    with pytest.raises(ParamsError, match=says):
+        Params.load(path)
+
+
+def test_params_with_a_path_survive_the_way_through_json() -> None:
+    params = Params.model_validate({"expression": {"model": "ran", "pretrained": "weights/resnet18.pth"}})
+
+    assert Params.model_validate_json(params.model_dump_json()) == params
