@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskfer.errors import InputError
 from maskfer.learning import heatmaps
+from maskfer.learning.captum_occlusion import occlusion_map
 from maskfer.learning.models.mask_classifier import MaskClassifier
 
 
@@ -39,16 +41,20 @@ def test_patches_are_centred_on_the_cells_and_cut_at_the_border() -> None:
     assert sum(map(_area, heatmaps.patches(96, patch=8, stride=8))) == 96
 
 
-@pytest.mark.parametrize(("patch", "stride"), [(16, 8), (8, 8), (17, 8), (24, 12)])
-def test_the_fast_map_of_a_mask_classifier_is_the_defined_one(patch: int, stride: int) -> None:
+def _reacting_classifier(*, grid: int) -> MaskClassifier:
     torch.manual_seed(0)
-    model = MaskClassifier(width=8, grid=96 // stride)
+    model = MaskClassifier(width=8, grid=grid)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.3)  # type: ignore[arg-type]
     # A transformer that reacts: a patch then changes what the whole face looks like to the rest.
     nn.init.normal_(model.transformer.localisation[-1].weight, std=0.1)
-    model.eval()
+    return model.eval()
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(16, 8), (8, 8), (17, 8), (24, 12)])
+def test_the_fast_map_of_a_mask_classifier_is_the_defined_one(patch: int, stride: int) -> None:
+    model = _reacting_classifier(grid=96 // stride)
     faces = torch.rand(3, 1, 96, 96) * 255
 
     defined = heatmaps.occlusion_sensitivity(
@@ -61,6 +67,35 @@ def test_the_fast_map_of_a_mask_classifier_is_the_defined_one(patch: int, stride
 
     assert defined.std() > 0
     torch.testing.assert_close(fast, defined, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(16, 8), (8, 8), (17, 8), (24, 12)])
+def test_captum_finds_the_defined_map(patch: int, stride: int) -> None:
+    model = _reacting_classifier(grid=48 // stride)
+    faces = model.normalise(torch.rand(2, 1, 48, 48) * 255)
+
+    def mask_logits(normalised: Tensor) -> Tensor:
+        return model.mask_logits(model.block1(normalised))
+
+    defined = heatmaps.occlusion_sensitivity(mask_logits, faces, patch=patch, stride=stride)
+    captum = occlusion_map(mask_logits, faces, patch=patch, stride=stride, per_pass=7)
+
+    # Captum gives each pixel the mean over the patches that cover it.
+    total, count = torch.zeros(2, 48, 48), torch.zeros(48, 48)
+    spans = heatmaps.patches(48, patch=patch, stride=stride)
+    for row, down in enumerate(spans):
+        for column, across in enumerate(spans):
+            total[:, down, across] += defined[:, row, column].view(2, 1, 1)
+            count[down, across] += 1
+    assert defined.std() > 0
+    torch.testing.assert_close(captum, total / count, atol=1e-6, rtol=1e-4)
+
+
+def test_captum_is_not_asked_for_patches_with_gaps() -> None:
+    with pytest.raises(
+        InputError, match=r"heatmap\.patch 4: captum needs at least heatmap\.stride, which is 8"
+    ):
+        occlusion_map(lambda faces: faces.sum(dim=(1, 2, 3)), torch.zeros(1, 1, 16, 16), patch=4, stride=8)
 
 
 def _box(value: float) -> Tensor:

@@ -144,6 +144,11 @@ def region_iou(heatmaps: Float[Tensor, "n g g"], regions: Bool[Tensor, "n s s"])
     return float((both / either.clamp(min=1)).mean())
 
 
+def covered_share(heatmaps: Float[Tensor, "n g g"], side: int) -> float:
+    """Return the mean share of the face that H_m > 1/2 covers: what an unmasked face should have none of."""
+    return float((upsampled(heatmaps, side) > 0.5).float().mean())
+
+
 def correlation(first: Float[Tensor, "n g g"], second: Float[Tensor, "n g g"]) -> float:
     """Return Pearson's correlation over all cells of all faces."""
     return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
