@@ -98,6 +98,26 @@ def test_captum_is_not_asked_for_patches_with_gaps() -> None:
         occlusion_map(lambda faces: faces.sum(dim=(1, 2, 3)), torch.zeros(1, 1, 16, 16), patch=4, stride=8)
 
 
+@pytest.mark.parametrize(("layers", "cells"), [("block1", 12), ("block2", 6)])
+def test_the_features_of_a_face_lie_where_the_face_is(layers: str, cells: int) -> None:
+    # Were every strided layer to start at the upper left corner, they would lie half a cell too far.
+    block = getattr(MaskClassifier(width=8), layers).eval()
+    channels, side = (1, 96) if layers == "block1" else (8, 12)
+    for parameter in block.parameters():
+        nn.init.ones_(parameter)
+
+    @torch.inference_mode()
+    def center(column: int) -> float:
+        stripe = torch.zeros(1, channels, side, side)
+        stripe[..., column] = 1
+        weight = (block(stripe) - block(torch.zeros_like(stripe))).sum(dim=(0, 1, 2))
+        return float((weight * (torch.arange(cells) + 0.5)).sum() / weight.sum())
+
+    columns = range(side // 4, 3 * side // 4)
+    offsets = [center(column) - (column + 0.5) * cells / side for column in columns]
+    assert sum(offsets) / len(offsets) == pytest.approx(0, abs=0.1)
+
+
 def _box(value: float) -> Tensor:
     drops = torch.zeros(1, 12, 12)
     drops[0, 6:11, 3:9] = value

@@ -45,7 +45,7 @@ class _Span(NamedTuple):
     pixels: slice
     cells: slice
     fresh: slice
-    """The cells of the window that are right: its first one may lack pixels at its left."""
+    """The cells of the window that are right: the first and the last may lack pixels beyond it."""
 
 
 def patches(side: int, *, patch: int, stride: int) -> list[slice]:
@@ -81,7 +81,7 @@ class FastSensitivity:
         device = next(model.parameters()).device
         self.model = placed(fold_norms(model), device)
         self.spans = [
-            _span(covered, side=side, stride=model.block1_stride, reach=model.block1_reach, widest=widest)
+            _span(covered, side=side, stride=model.block1_stride, reads=model.block1_reads, widest=widest)
             for widest in [_widest(side, patch=patch, stride=stride, model=model)]
             for covered in patches(side, patch=patch, stride=stride)
         ]
@@ -158,31 +158,32 @@ def _heights(drops: Float[Tensor, "n g g"]) -> Float[Tensor, " n"]:
     return drops.flatten(1).quantile(_HEIGHT_QUANTILE, dim=1)
 
 
-def _changed(covered: slice, *, side: int, stride: int, reach: int) -> slice:
-    # Cell j reads the pixels j * stride - reach .. j * stride + reach.
-    first = max(0, -(-(covered.start - reach) // stride))
-    last = min(side // stride - 1, (covered.stop - 1 + reach) // stride)
+def _changed(covered: slice, *, side: int, stride: int, reads: tuple[int, int]) -> slice:
+    # Cell j reads the pixels j * stride + reads[0] .. j * stride + reads[1].
+    first = max(0, -(-(covered.start - reads[1]) // stride))
+    last = min(side // stride - 1, (covered.stop - 1 - reads[0]) // stride)
     return slice(first, last + 1)
 
 
 def _widest(side: int, *, patch: int, stride: int, model: MaskClassifier) -> int:
     return max(
-        _length(_changed(covered, side=side, stride=model.block1_stride, reach=model.block1_reach))
+        _length(_changed(covered, side=side, stride=model.block1_stride, reads=model.block1_reads))
         for covered in patches(side, patch=patch, stride=stride)
     )
 
 
-def _span(covered: slice, *, side: int, stride: int, reach: int, widest: int) -> _Span:
-    # One cell more at the left, whose missing pixels make it wrong; all windows equally wide, in the face.
-    width = min(widest + 1, side // stride)
-    first = _changed(covered, side=side, stride=stride, reach=reach).start
-    start = min(max(0, first - 1), side // stride - width)
-    wrong = 1 if start > 0 else 0
+def _span(covered: slice, *, side: int, stride: int, reads: tuple[int, int], widest: int) -> _Span:
+    # A cell more at both ends, wrong where pixels beyond it are missing; all windows equally wide.
+    cells = side // stride
+    width = min(widest + 2, cells)
+    first = _changed(covered, side=side, stride=stride, reads=reads).start
+    start = min(max(0, first - 1), cells - width)
+    fresh = slice(1 if start > 0 else 0, width - 1 if start + width < cells else width)
     return _Span(
         patch=covered,
         pixels=slice(start * stride, (start + width) * stride),
-        cells=slice(start + wrong, start + width),
-        fresh=slice(wrong, width),
+        cells=slice(start + fresh.start, start + fresh.stop),
+        fresh=fresh,
     )
 
 
