@@ -141,7 +141,7 @@ def test_a_face_without_a_mask_gets_no_heat_from_noise() -> None:
 
     attention = heatmaps.attention(_box(0.05), center=0.5, gain=8, floor=floor)
 
-    assert floor == pytest.approx(1.0)
+    assert floor == pytest.approx(1.5)
     assert attention.max() < 0.05
 
 
@@ -154,3 +154,10 @@ def test_iou_is_one_on_the_region_itself_and_falls_with_what_is_missed() -> None
 
     assert heatmaps.region_iou(cells, region) == 1
     assert heatmaps.region_iou(half, region) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_cell_holds_the_share_of_it_that_the_region_covers() -> None:
+    region = torch.zeros(1, 16, 16, dtype=torch.bool)
+    region[0, 8:, :12] = True
+
+    assert heatmaps.region_heatmaps(region.float(), cells=2).tolist() == [[[0, 0], [1, 0.5]]]

@@ -4,12 +4,12 @@ S_m of a place is how far the logit of "masked" falls when an N x N patch there 
 `MIDDLE_GREY`, because the network sees normalised faces. The patches are centred on the cells of a raster
 with the stride's spacing that tiles the face; at the border they reach over it and are cut.
 
-H_m = sigmoid(gain * (S_m / s - center)), with s the face's own largest sensitivity (its 95th percentile). A
+H_m = sigmoid(gain * (S_m / s - center)), with s the face's own largest sensitivity (its 90th percentile). A
 sigmoid of S_m itself, as in the paper, would never fall below 1/2: on a mask S_m is positive, elsewhere about
 zero. Were all parts of a mask equal evidence, S_m would fall to half its height where half of the patch lies
 on it, at its edge; the middle is the stronger evidence, so the center lies lower. Without a mask there is no
-height to take a part of: s is never smaller than `floor`, half the typical height on masked faces, and H_m
-stays near 0.
+height to take a part of: s is never smaller than `floor`, three quarters of the typical height on masked
+faces, and H_m stays near 0.
 
 Source: §5.1; Zeiler and Fergus (2014), §4.2, for occlusion sensitivity.
 """
@@ -27,9 +27,9 @@ from torch.nn import functional
 from maskfer.learning.models.backbones import fold_norms, placed
 from maskfer.learning.models.mask_classifier import MaskClassifier
 
-_HEIGHT_QUANTILE = 0.95
+_HEIGHT_QUANTILE = 0.9
 """The height of S_m on a face: the maximum would be one noisy cell."""
-_FLOOR_SHARE = 0.5
+_FLOOR_SHARE = 0.75
 """Floor of the height, in units of its median over masked faces."""
 _BATCH = 576
 """Covered faces per forward pass: enough to fill the cores, small enough for their caches."""
@@ -134,6 +134,11 @@ def upsampled(heatmaps: Float[Tensor, "n g g"], side: int) -> Float[Tensor, "n s
     return functional.interpolate(
         heatmaps.unsqueeze(1), size=(side, side), mode="bilinear", align_corners=False
     ).squeeze(1)
+
+
+def region_heatmaps(regions: Float[Tensor, "n s s"], *, cells: int) -> Float[Tensor, "n cells cells"]:
+    """Return what a perfect H_m would be: the share of each cell that the mask's true region covers."""
+    return functional.adaptive_avg_pool2d(regions.unsqueeze(1), cells).squeeze(1)
 
 
 def region_iou(heatmaps: Float[Tensor, "n g g"], regions: Bool[Tensor, "n s s"]) -> float:
