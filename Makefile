@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-EXTRAS := data,learning,registry,pipelines,scoring,labeling,dev
+EXTRAS := data,learning,registry,pipelines,scoring,labeling,bench,dev
 
 .PHONY: help setup demo test lint check format bench up constraints clean
 

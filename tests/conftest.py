@@ -34,7 +34,7 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     from maskfer.learning.models.two_branch import TwoBranchNet
     from maskfer.release import Lineage
 
-    params = Params()
+    params = Params.model_validate({"mask_classifier": {"width": 8}, "expression": {"width": 8}})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MaskAwareNet(

@@ -76,10 +76,12 @@ class HeatmapParams(_Frozen):
     """N, the side of the square that is zeroed, in pixels of the stored face."""
     stride: int = Field(8, ge=1)
     """Step between two positions of the patch, pixels; a divisor of `data.crop_size`."""
-    center: float = Field(0.3, gt=0, lt=1)
+    center: float = Field(0.25, gt=0, lt=1)
     """Where H_m passes 1/2, in units of the map's height on that face."""
     gain: float = Field(8.0, gt=0)
     """Steepness of the sigmoid over the centred and scaled map."""
+    region_weight: float = Field(0.5, ge=0)
+    """How far the one-pass head is pulled from the exact map to the drawn mask; 0 not at all."""
     epochs: int = Field(6, ge=1)
     batch_size: int = Field(128, ge=2)
     learning_rate: float = Field(2e-3, gt=0)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 
-from maskfer.errors import TrainingError
+from maskfer.errors import ReleaseError, TrainingError
 from maskfer.labels import ORIENTATIONS
 from maskfer.learning import export
-from maskfer.learning.models.mask_aware import MaskAwareNet
-from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.models.two_branch import TwoBranchNet
 from maskfer.release import Release
-
-
-def _restored(release: Release) -> MaskAwareNet:
-    model = MaskAwareNet(
-        mask_classifier=MaskClassifier(width=8),
-        expression=TwoBranchNet(classes=len(release.classes), width=8),
-    )
-    export.load_weights(model, release.weights)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +41,17 @@ def test_the_graph_answers_a_batch_of_any_size_as_the_contract_says(
     assert ((heatmap > 0) & (heatmap < 1)).all()
 
 
-def test_weights_restored_from_the_release_answer_as_its_graph(tiny_release: Release) -> None:
-    difference = export.check_parity(_restored(tiny_release), tiny_release.onnx.read_bytes(), crop_size=96)
+def test_the_network_restored_from_a_release_alone_answers_as_its_graph(tiny_release: Release) -> None:
+    difference = export.check_parity(
+        export.restore(tiny_release), tiny_release.onnx.read_bytes(), crop_size=96
+    )
 
     assert difference <= export.PARITY_TOLERANCE
 
 
 def test_a_graph_that_answers_differently_is_refused(tiny_release: Release) -> None:
-    model = _restored(tiny_release)
+    model = export.restore(tiny_release)
+    assert isinstance(model.expression, TwoBranchNet)
     with torch.no_grad():
         model.expression.unmasked_branch.head[-1].bias[0] += 1
 
@@ -70,4 +64,15 @@ def test_weights_of_another_architecture_are_refused_with_one_line(tiny_release:
 
     with pytest.raises(TrainingError, match=r"model\.safetensors: weights of another architecture") as caught:
         export.load_weights(other, tiny_release.weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_release_with_parameters_of_another_version_is_refused_with_one_line(tiny_release: Release) -> None:
+    metadata = tiny_release.metadata.model_copy(update={"params": {"heatmap": {"sharpness": 3}}})
+    other = replace(tiny_release, metadata=metadata)
+
+    with pytest.raises(
+        ReleaseError, match=r"model\.json: params\.heatmap\.sharpness: .* train it again"
+    ) as caught:
+        export.restore(other)
     assert "\n" not in str(caught.value)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskfer.errors import InputError
 from maskfer.learning import heatmaps
+from maskfer.learning.captum_occlusion import occlusion_map
 from maskfer.learning.models.mask_classifier import MaskClassifier
 
 
@@ -39,16 +41,20 @@ def test_patches_are_centred_on_the_cells_and_cut_at_the_border() -> None:
     assert sum(map(_area, heatmaps.patches(96, patch=8, stride=8))) == 96
 
 
-@pytest.mark.parametrize(("patch", "stride"), [(16, 8), (8, 8), (17, 8), (24, 12)])
-def test_the_fast_map_of_a_mask_classifier_is_the_defined_one(patch: int, stride: int) -> None:
+def _reacting_classifier(*, grid: int) -> MaskClassifier:
     torch.manual_seed(0)
-    model = MaskClassifier(width=8, grid=96 // stride)
+    model = MaskClassifier(width=8, grid=grid)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.3)  # type: ignore[arg-type]
     # A transformer that reacts: a patch then changes what the whole face looks like to the rest.
     nn.init.normal_(model.transformer.localisation[-1].weight, std=0.1)
-    model.eval()
+    return model.eval()
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(16, 8), (8, 8), (17, 8), (24, 12)])
+def test_the_fast_map_of_a_mask_classifier_is_the_defined_one(patch: int, stride: int) -> None:
+    model = _reacting_classifier(grid=96 // stride)
     faces = torch.rand(3, 1, 96, 96) * 255
 
     defined = heatmaps.occlusion_sensitivity(
@@ -61,6 +67,55 @@ def test_the_fast_map_of_a_mask_classifier_is_the_defined_one(patch: int, stride
 
     assert defined.std() > 0
     torch.testing.assert_close(fast, defined, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(16, 8), (8, 8), (17, 8), (24, 12)])
+def test_captum_finds_the_defined_map(patch: int, stride: int) -> None:
+    model = _reacting_classifier(grid=48 // stride)
+    faces = model.normalise(torch.rand(2, 1, 48, 48) * 255)
+
+    def mask_logits(normalised: Tensor) -> Tensor:
+        return model.mask_logits(model.block1(normalised))
+
+    defined = heatmaps.occlusion_sensitivity(mask_logits, faces, patch=patch, stride=stride)
+    captum = occlusion_map(mask_logits, faces, patch=patch, stride=stride, per_pass=7)
+
+    # Captum gives each pixel the mean over the patches that cover it.
+    total, count = torch.zeros(2, 48, 48), torch.zeros(48, 48)
+    spans = heatmaps.patches(48, patch=patch, stride=stride)
+    for row, down in enumerate(spans):
+        for column, across in enumerate(spans):
+            total[:, down, across] += defined[:, row, column].view(2, 1, 1)
+            count[down, across] += 1
+    assert defined.std() > 0
+    torch.testing.assert_close(captum, total / count, atol=1e-6, rtol=1e-4)
+
+
+def test_captum_is_not_asked_for_patches_with_gaps() -> None:
+    with pytest.raises(
+        InputError, match=r"heatmap\.patch 4: captum needs at least heatmap\.stride, which is 8"
+    ):
+        occlusion_map(lambda faces: faces.sum(dim=(1, 2, 3)), torch.zeros(1, 1, 16, 16), patch=4, stride=8)
+
+
+@pytest.mark.parametrize(("layers", "cells"), [("block1", 12), ("block2", 6)])
+def test_the_features_of_a_face_lie_where_the_face_is(layers: str, cells: int) -> None:
+    # Were every strided layer to start at the upper left corner, they would lie half a cell too far.
+    block = getattr(MaskClassifier(width=8), layers).eval()
+    channels, side = (1, 96) if layers == "block1" else (8, 12)
+    for parameter in block.parameters():
+        nn.init.ones_(parameter)
+
+    @torch.inference_mode()
+    def center(column: int) -> float:
+        stripe = torch.zeros(1, channels, side, side)
+        stripe[..., column] = 1
+        weight = (block(stripe) - block(torch.zeros_like(stripe))).sum(dim=(0, 1, 2))
+        return float((weight * (torch.arange(cells) + 0.5)).sum() / weight.sum())
+
+    columns = range(side // 4, 3 * side // 4)
+    offsets = [center(column) - (column + 0.5) * cells / side for column in columns]
+    assert sum(offsets) / len(offsets) == pytest.approx(0, abs=0.1)
 
 
 def _box(value: float) -> Tensor:
@@ -86,7 +141,7 @@ def test_a_face_without_a_mask_gets_no_heat_from_noise() -> None:
 
     attention = heatmaps.attention(_box(0.05), center=0.5, gain=8, floor=floor)
 
-    assert floor == pytest.approx(1.0)
+    assert floor == pytest.approx(1.5)
     assert attention.max() < 0.05
 
 
@@ -99,3 +154,10 @@ def test_iou_is_one_on_the_region_itself_and_falls_with_what_is_missed() -> None
 
     assert heatmaps.region_iou(cells, region) == 1
     assert heatmaps.region_iou(half, region) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_cell_holds_the_share_of_it_that_the_region_covers() -> None:
+    region = torch.zeros(1, 16, 16, dtype=torch.bool)
+    region[0, 8:, :12] = True
+
+    assert heatmaps.region_heatmaps(region.float(), cells=2).tolist() == [[[0, 0], [1, 0.5]]]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maskfer.errors import TrainingError
 from maskfer.learning import losses, scores
+from maskfer.learning.augment import Jitter
 from maskfer.learning.checkpoint import Checkpoint
 from maskfer.learning.faces import Faces
 from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext, Head
@@ -25,6 +26,7 @@ from maskfer.learning.tasks.mask import MaskTask
 from maskfer.learning.training import Plan, Trainer, shuffled_batches
 
 CPU = torch.device("cpu")
+STILL = Jitter(shift=0, scale=0, rotation_deg=0, contrast=0, brightness=0, gamma=0, blur=0, noise=0)
 LOSS = ExpressionLoss(prior_strength=0.5, label_smoothing=0.1, consistency=0.5)
 
 
@@ -37,7 +39,26 @@ def _heatmap_task(faces: Faces) -> HeatmapTask:
     torch.manual_seed(0)
     maps = torch.nn.functional.avg_pool2d(faces.regions.float().unsqueeze(1), 8).squeeze(1)
     classifier = MaskClassifier(grid=4, width=8)
-    return HeatmapTask(classifier, faces, maps, faces, maps, batch_size=16, device=CPU)
+    return HeatmapTask(classifier, faces, maps, faces, maps, batch_size=16, device=CPU, region_weight=0.5)
+
+
+def _pulled(faces: Faces, *, region_weight: float) -> dict[str, float]:
+    """Fit a head to exact maps that see the upper half of the mask only; return what it was judged to be."""
+    torch.manual_seed(0)
+    regions = torch.nn.functional.avg_pool2d(faces.regions.float().unsqueeze(1), 8).squeeze(1)
+    maps = regions * (torch.arange(4) < 3).view(1, 4, 1)
+    task = HeatmapTask(
+        MaskClassifier(grid=4, width=8),
+        faces,
+        maps,
+        faces,
+        maps,
+        batch_size=16,
+        device=CPU,
+        region_weight=region_weight,
+        jitter=STILL,
+    )
+    return list(Trainer(task, Plan(25, task.steps_per_epoch, 3e-2), seed=0, device=CPU).epochs())[-1].metrics
 
 
 def _expression_task(faces: Faces) -> ExpressionTask:
@@ -155,6 +176,27 @@ def test_a_loss_that_is_not_a_number_stops_with_one_line_and_keeps_the_last_chec
     assert "\n" not in message
     resumed = Trainer(_Breaks(), Plan(4, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
     assert [next(resumed.epochs()).resumed, len(resumed.history)] == [True, 2]
+
+
+def test_the_region_term_pulls_the_head_from_the_exact_map_to_the_drawn_mask(
+    twins: Callable[..., Faces],
+) -> None:
+    free, pulled = (_pulled(twins(), region_weight=weight) for weight in (0.0, 4.0))
+
+    assert pulled["iou"] > free["iou"] + 0.1
+    assert pulled["correlation"] < free["correlation"]
+    assert pulled["heat_unmasked"] < 0.02
+
+
+def test_a_real_mask_whose_region_nobody_knows_pulls_nowhere(twins: Callable[..., Faces]) -> None:
+    faces = twins()
+    real = replace(faces, regions=torch.zeros_like(faces.regions))
+
+    def loss(region_weight: float) -> float:
+        task = replace(_heatmap_task(real), region_weight=region_weight)
+        return task.loss(torch.arange(24, 40), torch.Generator().manual_seed(0)).item()
+
+    assert loss(4.0) == loss(0.0)
 
 
 def test_the_rate_rises_and_then_falls_to_nothing() -> None:

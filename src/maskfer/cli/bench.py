@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskfer.cli import app
+
+if TYPE_CHECKING:
+    from maskfer.release import Description
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(bench, name="bench", rich_help_panel="Measure")
@@ -88,3 +91,72 @@ def _pictures(folder: Path | None, count: int) -> Iterator[list[Path]]:
         people = -(-count // per_person)
         faces = list(write_synthetic_dataset(raw, people=people, per_person=per_person, seed=0))
         yield sorted((raw / "images").rglob("*.*"))[: min(count, len(faces))]
+
+
+@bench.command(
+    epilog="Examples:\n\n`maskfer bench heatmap`\n\n"
+    "`maskfer bench heatmap --model out/release --data dataset --faces 100 --json heatmap.json`"
+)
+def heatmap(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(help="NAME@champion, NAME@v3, or a release folder; the champion if left out."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with faces.parquet, whose test people are used; else synthetic faces."),
+    ] = None,
+    faces: Annotated[int, typer.Option(min=2, help="Masked faces; each brings its unmasked twin.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the ways are timed in turn.")] = 7,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Compare the released heatmap of one pass with the exact map and with captum's: time and quality."""
+    import json
+
+    from maskfer import atomic
+    from maskfer.config import Settings
+    from maskfer.learning.faces import load
+    from maskfer.learning.measure import compare_heatmaps
+    from maskfer.registry import open_release
+
+    settings = Settings.load()
+    release = open_release(model or f"{settings.model_name}@champion", settings=settings)
+    with _faces_table(data, faces, release.metadata) as (table, split):
+        found = load(table, split=split, classes=release.classes, crop_size=release.crop_size)
+        compared = compare_heatmaps(release, found, count=faces, rounds=rounds)
+    typer.echo(
+        f"{compared.masked_faces} masked faces and their unmasked twins; patch {compared.patch}, stride "
+        f"{compared.stride}; one thread, median of {compared.rounds} rounds"
+    )
+    typer.echo(f"{'':<24}{'ms a face':>10}{'times faster':>14}{'correlation':>13}{'IoU':>8}{'unmasked':>10}")
+    for name, way in compared.ways.items():
+        typer.echo(
+            f"{name:<24}{way.ms_per_face:>10.3f}{way.times_faster:>14.1f}{way.correlation:>13.3f}"
+            f"{way.iou:>8.3f}{way.heat_unmasked:>10.3f}"
+        )
+    typer.echo(
+        f"times faster: than captum with {compared.captum_per_pass} patches a pass; correlation: with the "
+        "exact map;\nIoU: with the drawn mask; unmasked: share of a face without a mask that is called mask"
+    )
+    if json_file is not None:
+        atomic.write_text(json_file, json.dumps(compared.as_json(), indent=2) + "\n")
+
+
+@contextmanager
+def _faces_table(
+    folder: Path | None, count: int, description: Description
+) -> Iterator[tuple[Path, str | None]]:
+    """A faces table and which split of it to use; without a folder `count` synthetic faces, masked too."""
+    import tempfile
+
+    if folder is not None:
+        yield folder / "faces.parquet", "test"
+        return
+    from maskfer.config import DataParams, Params
+    from maskfer.stages import build_dataset
+
+    crop = DataParams(crop_size=description.crop_size, crop_context=description.crop_context)
+    with tempfile.TemporaryDirectory(prefix="maskfer-bench-") as work, _pictures(None, count) as pictures:
+        build_dataset.run(pictures[0].parents[1], Path(work, "faces"), params=Params(data=crop))
+        yield Path(work, "faces", "faces.parquet"), None

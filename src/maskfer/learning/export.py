@@ -14,13 +14,15 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from jaxtyping import Float
+from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from maskfer import release
 from maskfer.config import Params
-from maskfer.errors import TrainingError
+from maskfer.errors import ReleaseError, TrainingError
+from maskfer.learning import architecture
 from maskfer.learning.models.backbones import fold_norms
 from maskfer.learning.models.mask_aware import FaceAnswers, MaskAwareNet
 
@@ -121,6 +123,33 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise TrainingError(
             f"{path}: weights of another architecture ({problem}); train again with the present params"
         ) from error
+
+
+def params_of(shipped: release.Release) -> Params:
+    """Return the parameters a release was made with; raises `ReleaseError` where this version has others."""
+    try:
+        return Params.model_validate(shipped.metadata.params)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ReleaseError(
+            f"{shipped.path / release.METADATA}: params.{where}: {problem['msg']}; it was made by maskfer "
+            f"{shipped.metadata.lineage.package_version}: train it again with this version"
+        ) from error
+
+
+def restore(shipped: release.Release) -> MaskAwareNet:
+    """Return the torch network whose graph a release ships, from its parameters and weights alone.
+
+    Raises `ReleaseError` or `TrainingError` where they are not of this version.
+    """
+    params = params_of(shipped)
+    model = MaskAwareNet(
+        mask_classifier=architecture.mask_classifier(params),
+        expression=architecture.expression_classifier(params),
+    )
+    load_weights(model, shipped.weights)
+    return model.eval()
 
 
 def _largest_difference(want: Float[np.ndarray, "*shape"], got: Float[np.ndarray, "*shape"]) -> float:

@@ -52,8 +52,8 @@ class Faces:
         )
 
 
-def load(path: Path, *, split: str, classes: tuple[str, ...], crop_size: int) -> Faces:
-    """Read one split of `faces.parquet`.
+def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: int) -> Faces:
+    """Read one split of `faces.parquet`; None is all of it.
 
     Raises `DatasetError` where the split is empty or its faces are not `crop_size` pixels wide.
     """

@@ -4,12 +4,12 @@ S_m of a place is how far the logit of "masked" falls when an N x N patch there 
 `MIDDLE_GREY`, because the network sees normalised faces. The patches are centred on the cells of a raster
 with the stride's spacing that tiles the face; at the border they reach over it and are cut.
 
-H_m = sigmoid(gain * (S_m / s - center)), with s the face's own largest sensitivity (its 95th percentile). A
+H_m = sigmoid(gain * (S_m / s - center)), with s the face's own largest sensitivity (its 90th percentile). A
 sigmoid of S_m itself, as in the paper, would never fall below 1/2: on a mask S_m is positive, elsewhere about
 zero. Were all parts of a mask equal evidence, S_m would fall to half its height where half of the patch lies
 on it, at its edge; the middle is the stronger evidence, so the center lies lower. Without a mask there is no
-height to take a part of: s is never smaller than `floor`, half the typical height on masked faces, and H_m
-stays near 0.
+height to take a part of: s is never smaller than `floor`, three quarters of the typical height on masked
+faces, and H_m stays near 0.
 
 Source: §5.1; Zeiler and Fergus (2014), §4.2, for occlusion sensitivity.
 """
@@ -27,9 +27,9 @@ from torch.nn import functional
 from maskfer.learning.models.backbones import fold_norms, placed
 from maskfer.learning.models.mask_classifier import MaskClassifier
 
-_HEIGHT_QUANTILE = 0.95
+_HEIGHT_QUANTILE = 0.9
 """The height of S_m on a face: the maximum would be one noisy cell."""
-_FLOOR_SHARE = 0.5
+_FLOOR_SHARE = 0.75
 """Floor of the height, in units of its median over masked faces."""
 _BATCH = 576
 """Covered faces per forward pass: enough to fill the cores, small enough for their caches."""
@@ -45,7 +45,7 @@ class _Span(NamedTuple):
     pixels: slice
     cells: slice
     fresh: slice
-    """The cells of the window that are right: its first one may lack pixels at its left."""
+    """The cells of the window that are right: the first and the last may lack pixels beyond it."""
 
 
 def patches(side: int, *, patch: int, stride: int) -> list[slice]:
@@ -81,7 +81,7 @@ class FastSensitivity:
         device = next(model.parameters()).device
         self.model = placed(fold_norms(model), device)
         self.spans = [
-            _span(covered, side=side, stride=model.block1_stride, reach=model.block1_reach, widest=widest)
+            _span(covered, side=side, stride=model.block1_stride, reads=model.block1_reads, widest=widest)
             for widest in [_widest(side, patch=patch, stride=stride, model=model)]
             for covered in patches(side, patch=patch, stride=stride)
         ]
@@ -149,6 +149,11 @@ def region_iou(heatmaps: Float[Tensor, "n g g"], regions: Bool[Tensor, "n s s"])
     return float((both / either.clamp(min=1)).mean())
 
 
+def covered_share(heatmaps: Float[Tensor, "n g g"], side: int) -> float:
+    """Return the mean share of the face that H_m > 1/2 covers: what an unmasked face should have none of."""
+    return float((upsampled(heatmaps, side) > 0.5).float().mean())
+
+
 def correlation(first: Float[Tensor, "n g g"], second: Float[Tensor, "n g g"]) -> float:
     """Return Pearson's correlation over all cells of all faces."""
     return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
@@ -158,31 +163,32 @@ def _heights(drops: Float[Tensor, "n g g"]) -> Float[Tensor, " n"]:
     return drops.flatten(1).quantile(_HEIGHT_QUANTILE, dim=1)
 
 
-def _changed(covered: slice, *, side: int, stride: int, reach: int) -> slice:
-    # Cell j reads the pixels j * stride - reach .. j * stride + reach.
-    first = max(0, -(-(covered.start - reach) // stride))
-    last = min(side // stride - 1, (covered.stop - 1 + reach) // stride)
+def _changed(covered: slice, *, side: int, stride: int, reads: tuple[int, int]) -> slice:
+    # Cell j reads the pixels j * stride + reads[0] .. j * stride + reads[1].
+    first = max(0, -(-(covered.start - reads[1]) // stride))
+    last = min(side // stride - 1, (covered.stop - 1 - reads[0]) // stride)
     return slice(first, last + 1)
 
 
 def _widest(side: int, *, patch: int, stride: int, model: MaskClassifier) -> int:
     return max(
-        _length(_changed(covered, side=side, stride=model.block1_stride, reach=model.block1_reach))
+        _length(_changed(covered, side=side, stride=model.block1_stride, reads=model.block1_reads))
         for covered in patches(side, patch=patch, stride=stride)
     )
 
 
-def _span(covered: slice, *, side: int, stride: int, reach: int, widest: int) -> _Span:
-    # One cell more at the left, whose missing pixels make it wrong; all windows equally wide, in the face.
-    width = min(widest + 1, side // stride)
-    first = _changed(covered, side=side, stride=stride, reach=reach).start
-    start = min(max(0, first - 1), side // stride - width)
-    wrong = 1 if start > 0 else 0
+def _span(covered: slice, *, side: int, stride: int, reads: tuple[int, int], widest: int) -> _Span:
+    # A cell more at both ends, wrong where pixels beyond it are missing; all windows equally wide.
+    cells = side // stride
+    width = min(widest + 2, cells)
+    first = _changed(covered, side=side, stride=stride, reads=reads).start
+    start = min(max(0, first - 1), cells - width)
+    fresh = slice(1 if start > 0 else 0, width - 1 if start + width < cells else width)
     return _Span(
         patch=covered,
         pixels=slice(start * stride, (start + width) * stride),
-        cells=slice(start + wrong, start + width),
-        fresh=slice(wrong, width),
+        cells=slice(start + fresh.start, start + fresh.stop),
+        fresh=fresh,
     )
 
 

@@ -71,6 +71,7 @@ def run(
         val_maps=val_maps,
         batch_size=section.batch_size,
         device=device,
+        region_weight=section.region_weight,
     )
     checkpoint = Checkpoint(
         (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",

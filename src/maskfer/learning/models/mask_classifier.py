@@ -4,6 +4,8 @@ Source: §5.1, a small attentional network with a spatial transformer between tw
 
 - The logit is the mean of local logits, so that covering a patch measures the evidence in that patch, and
   evidence in one place cannot saturate the answer for all others.
+- The rasters of all layers lie centred on the face. With the usual padding each strided layer starts at the
+  upper left corner: the logit then looks a cell too far up and left, and the heatmap lies there too.
 - A second head gives the heatmap of `learning.heatmaps` in one pass (it is fitted to it afterwards), because
   the exact one costs a forward pass per position of the patch. It reads the features before the transformer,
   whose positions are the face's own.
@@ -53,26 +55,44 @@ class HeatmapHead(nn.Module):
         return raster.squeeze(1)
 
 
+class _CentredConv(ConvNorm):
+    """A layer of stride 2 that does not start at the upper left corner.
+
+    With a kernel of 4 its cells tile the input; one of 3, as cheap as ever, is padded on the right and below
+    only, so that cell i is centred on 2 i + 1 instead of 2 i.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel=kernel, stride=2)
+        self.conv.padding = (0, 0)
+        before = (kernel - 2) // 2
+        self.pad = (before, kernel - 2 - before, before, kernel - 2 - before)
+
+    def forward(self, features: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
+        return super().forward(functional.pad(features, self.pad))
+
+
 class MaskClassifier(nn.Module):
     """Masked or not, orientation, and H_m on a `grid` x `grid` raster, from grey faces 0..255."""
 
     block1_stride = 8
     """Pixels from one cell of block 1's features to the next."""
-    block1_reach = 7
-    """A cell reads the pixels up to this far from `block1_stride` times its index, on both sides."""
+    block1_reads = (-4, 10)
+    """First and last pixel that a cell reads, counted from `block1_stride` times its index."""
 
     def __init__(self, *, grid: int = 12, width: int = 32, spatial_transformer: bool = True) -> None:
         super().__init__()
         self.grid = grid
         self.normalise = Normalise()
         self.block1 = nn.Sequential(
-            ConvNorm(1, width // 2, stride=2),
-            ConvNorm(width // 2, width, stride=2),
+            # Two to the right and one to the left: cell j of 8 pixels is centred on pixel 8 j + 3.
+            _CentredConv(1, width // 2),
+            _CentredConv(width // 2, width),
             ConvNorm(width, width, stride=2),
         )
         self.transformer = SpatialTransformer(width) if spatial_transformer else nn.Identity()
         # Small on purpose: the exact heatmap runs everything after block 1 once per position of the patch.
-        self.block2 = nn.Sequential(ConvNorm(width, width), ConvNorm(width, 2 * width, stride=2))
+        self.block2 = nn.Sequential(ConvNorm(width, width), _CentredConv(width, 2 * width, kernel=4))
         self.evidence = nn.Conv2d(2 * width, 1, 1)
         self.orientation_head = nn.Sequential(
             ConvNorm(width, 2 * width, stride=2),
