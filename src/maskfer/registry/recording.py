@@ -38,18 +38,30 @@ def experiment_id(client: MlflowClient, name: str, *, artifact_location: str | N
 
 def fill_run(client: MlflowClient, run_id: str, release: Release) -> None:
     """Log a release's parameters, figures, dataset lineage and files to a run."""
+    metadata = release.metadata
+    fill_figures(client, run_id, params=metadata.params, figures=metadata.metrics, lineage=metadata.lineage)
+    client.log_artifacts(run_id, str(release.path), artifact_path=RELEASE_FOLDER)
+
+
+def fill_figures(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    params: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    lineage: Lineage,
+) -> None:
+    """Log parameters, figures and dataset lineage to a run."""
     from mlflow.entities import Metric, Param, RunTag
 
     now_ms = int(time.time() * 1000)
-    metadata = release.metadata
     client.log_batch(
         run_id,
-        metrics=[Metric(key, value, now_ms, 0) for key, value in numbers(metadata.metrics).items()],
-        params=[Param(key, value[:_VALUE_LENGTH]) for key, value in flat(metadata.params).items()],
-        tags=[RunTag(key, value) for key, value in lineage_tags(metadata.lineage).items()],
+        metrics=[Metric(key, value, now_ms, 0) for key, value in numbers(figures).items()],
+        params=[Param(key, value[:_VALUE_LENGTH]) for key, value in flat(params).items()],
+        tags=[RunTag(key, value) for key, value in lineage_tags(lineage).items()],
     )
-    client.log_inputs(run_id, [_dataset_input(metadata.lineage)])
-    client.log_artifacts(run_id, str(release.path), artifact_path=RELEASE_FOLDER)
+    client.log_inputs(run_id, [_dataset_input(lineage)])
 
 
 @contextmanager
@@ -66,6 +78,11 @@ def finished(client: MlflowClient, run_id: str) -> Iterator[None]:
 def events_name(name: str) -> str:
     """Return the name of the experiment that holds a model's promotions."""
     return f"{name}-promotions"
+
+
+def trials_name(name: str) -> str:
+    """Return the name of the experiment that holds the trials of a model's accuracy table."""
+    return f"{name}-accuracy"
 
 
 def events(client: MlflowClient, name: str) -> list[Event]:

@@ -29,7 +29,7 @@ from maskfer.registry.versions import (
     ModelVersion,
     Reference,
 )
-from maskfer.release import Release
+from maskfer.release import Lineage, Release
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -137,6 +137,27 @@ class Registry:
                     tags=recording.version_tags(release),
                 )
             return self._version(created)
+
+    def log_trial(
+        self,
+        *,
+        name: str,
+        key: str,
+        params: Mapping[str, Any],
+        figures: Mapping[str, Any],
+        lineage: Lineage,
+    ) -> None:
+        """Log a trial of the accuracy table in the experiment `<model>-accuracy`, once for each key."""
+        self._make_store()
+        with self._speaking():
+            client = self._client
+            experiment = self._experiment(recording.trials_name(self.settings.model_name))
+            wanted = f"tags.trial = '{key}' and attributes.status = 'FINISHED'"
+            if client.search_runs([experiment], filter_string=wanted, max_results=1):
+                return
+            run_id = client.create_run(experiment, run_name=name, tags={"trial": key}).info.run_id
+            with recording.finished(client, run_id):
+                recording.fill_figures(client, run_id, params=params, figures=figures, lineage=lineage)
 
     def record_decision(
         self, version: ModelVersion, decision: Mapping[str, Any], *, files: Sequence[Path] = ()
