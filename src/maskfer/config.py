@@ -104,20 +104,20 @@ class ExpressionParams(_Frozen):
     """Whether each branch of `two_branch` starts with a spatial transformer of its own."""
     pretrained: Path | None = None
     """Weights that the backbone starts from, a state dict as torchvision publishes it."""
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(30, ge=1)
     batch_size: int = Field(64, ge=4)
     """Faces per step; a face and its masked twin count as two."""
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
     """Channels of `two_branch` after its first layers; doubled three times on the way."""
-    dropout: Fraction = 0.2
+    dropout: Fraction = 0.3
     masked_branch_weight: Fraction = 0.35
     """Weight of the branch on the mask, in the answer and as l_m in the combined loss; l_u has the rest."""
     prior_strength: Fraction = 0.4
     """How far rare classes are lifted while training: 0 not at all, 1 as if all were equally frequent."""
     label_smoothing: Fraction = 0.1
     """Share of a label that is spread over all classes: some labels are wrong."""
-    consistency: float = Field(0.5, ge=0)
+    consistency: float = Field(1.0, ge=0)
     """Weight of the masked twin's divergence from the answer on the unmasked face."""
 
     @model_validator(mode="after")
