@@ -6,7 +6,7 @@ Both forbid unknown keys and check ranges when they are made, so no later code m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -83,9 +83,43 @@ class HeatmapParams(_Frozen):
     learning_rate: float = Field(2e-3, gt=0)
 
 
-class ExpressionParams(_Frozen):
-    """Approach 2, stage 2 (§5.2)."""
+class InpaintingParams(_Frozen):
+    """Approach 1, stage 1 (§4.1): the network that paints a face where its mask is."""
 
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(32, ge=2)
+    """Pairs of twins per step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    width: int = Field(8, ge=4, multiple_of=4)
+    """Channels of the generator's first block and of the discriminators' first layer; VGG19 has 64."""
+    reconstruction: float = Field(1.0, ge=0)
+    """Weight of L_r in the generator's loss."""
+    adversarial: float = Field(0.005, ge=0)
+    """Weight of each discriminator's opinion in the generator's loss."""
+
+
+class LandmarksParams(_Frozen):
+    """Approach 1 (§4.2): the deep regression network for 68 landmarks."""
+
+    epochs: int = Field(16, ge=1)
+    batch_size: int = Field(128, ge=2)
+    """Faces per step."""
+    learning_rate: float = Field(2e-3, gt=0)
+    width: int = Field(32, ge=8, multiple_of=8)
+    """Channels after the first layers; doubled twice on the way."""
+
+
+ExpressionModel = Literal["two_branch", "landmark_split"]
+"""The expression networks; `learning.architecture` makes each."""
+_READS_LANDMARKS: Final = frozenset({"landmark_split"})
+_INPAINTS: Final = frozenset({"landmark_split"})
+
+
+class ExpressionParams(_Frozen):
+    """Stage 2 of both approaches (§4.2, §5.2)."""
+
+    model: ExpressionModel = "two_branch"
+    """`two_branch` is approach 2, `landmark_split` approach 1."""
     epochs: int = Field(16, ge=1)
     batch_size: int = Field(128, ge=4)
     """Faces per step; a face and its masked twin count as two."""
@@ -101,6 +135,16 @@ class ExpressionParams(_Frozen):
     """Share of a label that is spread over all classes: some labels are wrong."""
     consistency: float = Field(0.5, ge=0)
     """Weight of the masked twin's divergence from the answer on the unmasked face."""
+
+    @property
+    def reads_landmarks(self) -> bool:
+        """Whether the network needs the landmark network before it."""
+        return self.model in _READS_LANDMARKS
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the landmark network needs the mask painted over before it."""
+        return self.model in _INPAINTS
 
 
 class EvaluationParams(_Frozen):
@@ -122,6 +166,8 @@ class Params(_Frozen):
     masking: MaskingParams = MaskingParams()
     mask_classifier: MaskClassifierParams = MaskClassifierParams()
     heatmap: HeatmapParams = HeatmapParams()
+    inpainting: InpaintingParams = InpaintingParams()
+    landmarks: LandmarksParams = LandmarksParams()
     expression: ExpressionParams = ExpressionParams()
     evaluation: EvaluationParams = EvaluationParams()
 

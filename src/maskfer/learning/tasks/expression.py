@@ -14,6 +14,7 @@ from maskfer.learning.augment import DEFAULT_JITTER, Jitter, erase, random_warps
 from maskfer.learning.faces import UNKNOWN, Faces
 from maskfer.learning.models.backbones import placed
 from maskfer.learning.models.expression import ExpressionNet, FaceContext
+from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.training import SCORE, inference, reduced_precision, shuffled_batches
@@ -47,12 +48,16 @@ class ExpressionTask:
     batch_size: int
     device: torch.device
     weights: ExpressionLoss
+    landmarks: LandmarkReader | None = None
+    """Frozen; where the network needs landmarks."""
     jitter: Jitter = DEFAULT_JITTER
     title: str = "expression"
 
     def __post_init__(self) -> None:
         self.train, self.val = self.train.to(self.device), self.val.to(self.device)
         self.mask_classifier = placed(self.mask_classifier, self.device).eval()
+        if self.landmarks is not None:
+            self.landmarks = placed(self.landmarks, self.device).eval()
         self._prior = losses.log_priors(self.train.labels, self.classes)
         self._units = _units(self.train)
 
@@ -85,8 +90,9 @@ class ExpressionTask:
         faces = faces.contiguous(memory_format=torch.channels_last)
         with reduced_precision(self.device):
             with torch.no_grad():
-                heatmaps = self.mask_classifier.heatmap_head(self.mask_classifier.shallow_features(faces))
-            reading = self.model(faces, FaceContext(torch.sigmoid(heatmaps)))
+                heatmap = self.mask_classifier.heatmap(faces)
+                landmarks = None if self.landmarks is None else self.landmarks(faces, heatmap)
+            reading = self.model(faces, FaceContext(heatmap, landmarks))
         loss = losses.expression(
             reading,
             self.train.labels[rows],
@@ -101,7 +107,7 @@ class ExpressionTask:
 
     def validate(self, model: ExpressionNet) -> dict[str, float]:
         """Accuracy and macro-F1, masked and unmasked; the score is the mean of all four."""
-        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model)
+        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model, landmarks=self.landmarks)
         answers = inference(whole, self.val).expression.argmax(dim=1)
         metrics: dict[str, float] = {}
         for name, chosen in (("unmasked", ~self.val.is_masked), ("masked", self.val.is_masked)):
