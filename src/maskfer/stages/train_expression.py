@@ -1,4 +1,4 @@
-"""Stage `train_expression`: the two-branch classifier (§5.2), released as one graph with stage 1."""
+"""Stage `train_expression`: the expression network (§4.2, §5.2), released as one graph with what it needs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from maskfer.config import Params
+from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint
 from maskfer.learning.faces import load, require_classes
+from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
 from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.release import Lineage, Release
+from maskfer.stages.train_landmarks import WEIGHTS as LANDMARKS
 from maskfer.stages.train_mask_classifier import HISTORY, WEIGHTS
 
 
@@ -33,12 +36,14 @@ def run(
     *,
     params: Params,
     lineage: Lineage,
+    landmarks: Path | None = None,
     checkpoints: Path | None = None,
 ) -> ExpressionReport:
     """Train on `faces` with the mask classifier of `heatmaps`; write a release folder at `out`.
 
-    A run that was killed goes on from its last epoch, kept in `checkpoints` (beside `out` by default).
-    Raises `TrainingError` naming a class without a training face, or where the loss is no longer a number.
+    `landmarks` is the folder of stage train_landmarks, for the networks that need it. A run that was killed
+    goes on from its last epoch, kept in `checkpoints` (beside `out` by default). Raises `TrainingError`
+    naming a class without a training face, or where the loss is no longer a number.
     """
     size, section, device = params.data.crop_size, params.expression, default_device()
     train, val = (
@@ -48,6 +53,8 @@ def run(
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)
     export.load_weights(classifier, weights)
+    reader = _landmark_reader(landmarks, params=params)
+    read = [] if landmarks is None else [landmarks / LANDMARKS]
     task = ExpressionTask(
         model=architecture.expression_classifier(params),
         mask_classifier=classifier,
@@ -56,6 +63,7 @@ def run(
         classes=len(params.classes),
         batch_size=section.batch_size,
         device=device,
+        landmarks=reader,
         weights=ExpressionLoss(
             prior_strength=section.prior_strength,
             label_smoothing=section.label_smoothing,
@@ -64,7 +72,9 @@ def run(
     )
     checkpoint = Checkpoint(
         (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
-        fingerprint("train_expression", faces, weights, params.seed, params.classes, params.data, section),
+        fingerprint(
+            "train_expression", faces, weights, *read, params.seed, params.classes, params.data, section
+        ),
     )
     trainer = Trainer(
         task,
@@ -80,10 +90,27 @@ def run(
         history.write_text(record.history_csv(trainer.history), encoding="utf-8")
         release = export.write_release(
             out,
-            model=MaskAwareNet(mask_classifier=classifier, expression=task.model),
+            model=MaskAwareNet(mask_classifier=classifier, expression=task.model, landmarks=reader),
             params=params,
             lineage=lineage,
             plots={f"training_{HISTORY}": history},
         )
     checkpoint.remove()
     return ExpressionReport(release, metrics)
+
+
+def _landmark_reader(landmarks: Path | None, *, params: Params) -> LandmarkReader | None:
+    # A network that needs no landmarks is released without: what it does not need would cost time.
+    model = params.expression.model
+    if not params.expression.reads_landmarks:
+        if landmarks is not None:
+            raise TrainingError(f"{landmarks}: expression.model {model!r} reads no landmarks; leave them out")
+        return None
+    if landmarks is None:
+        raise TrainingError(
+            f"expression.model {model!r} needs landmarks and none were given; run stage train_landmarks "
+            "first, or compile the graph again with these params"
+        )
+    reader = architecture.landmark_reader(params, inpainting=params.expression.inpaints)
+    export.load_weights(reader, landmarks / LANDMARKS)
+    return reader
