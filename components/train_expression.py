@@ -14,8 +14,9 @@ def train_expression(
     params: str,
     dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
     code_sha256: str,  # noqa: ARG001
+    landmarks: Input[Model] | None = None,
 ) -> None:
-    """Train the network that reads expressions and write it as a release."""
+    """Train the expression network and write it as a release with the networks before it."""
     from pathlib import Path
 
     from maskfer import provenance
@@ -27,6 +28,7 @@ def train_expression(
         Path(heatmaps.path),
         Path(release.path),
         params=Params.model_validate_json(params),
+        landmarks=None if landmarks is None else Path(landmarks.path),
         checkpoints=Settings.load().home / "checkpoints",
         lineage=provenance.lineage(Path(faces.path)),
     )

@@ -1,6 +1,8 @@
 """The graph: train_mask_classifier -> compute_heatmaps -> train_expression -> evaluate -> register.
 
-One graph for here and for a cluster; a cluster adds its image, its GPUs and its addresses.
+Where the expression network needs them, train_inpainter and train_landmarks come before train_expression: the
+parameters decide which steps a graph has when it is built. One graph for here and for a cluster; a cluster
+adds its image, its GPUs and its addresses.
 """
 
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from components.evaluate import evaluate
 from components.image import IMAGE
 from components.register import register
 from components.train_expression import train_expression
+from components.train_inpainter import train_inpainter
+from components.train_landmarks import train_landmarks
 from components.train_mask_classifier import train_mask_classifier
 from maskfer import atomic, provenance
 from maskfer.config import Params, Settings
@@ -22,8 +26,19 @@ from maskfer.errors import InputError
 from maskfer.promotion import PromotionPolicy
 
 NAME: Final = "maskfer-retrain"
-STEPS: Final = ("train_mask_classifier", "compute_heatmaps", "train_expression", "evaluate", "register")
-_NOT_READ_BY_MASK_STEPS: Final = {"masking", "expression", "evaluation"}
+STEPS: Final = (
+    "train_mask_classifier",
+    "compute_heatmaps",
+    "train_inpainter",
+    "train_landmarks",
+    "train_expression",
+    "evaluate",
+    "register",
+)
+"""Every step there is, in order; `steps_of` says which of them a graph has."""
+_NOT_READ_BY_LANDMARK_STEP: Final = {"masking", "expression", "evaluation"}
+_NOT_READ_BY_INPAINTER_STEP: Final = _NOT_READ_BY_LANDMARK_STEP | {"landmarks"}
+_NOT_READ_BY_MASK_STEPS: Final = _NOT_READ_BY_INPAINTER_STEP | {"inpainting"}
 _DATA_MOUNT: Final = "/mnt/maskfer-data"
 _PVC: Final = "pvc://"
 _STORES: Final = ("s3://", "gs://", "minio://")
@@ -59,6 +74,9 @@ class Recipe:
     params: str
     mask_params: str
     """The same without the sections that the mask steps do not read: changing those leaves them cached."""
+    inpainter_params: str
+    landmark_params: str
+    """Likewise, for the two steps of approach 1."""
     policy: str
     code_sha256: str
     """Content of the library, which Kubeflow's own cache key does not see."""
@@ -85,13 +103,29 @@ def recipe(params: Params, *, policy: PromotionPolicy) -> Recipe:
     return Recipe(
         params=params.model_dump_json(),
         mask_params=params.model_dump_json(exclude=_NOT_READ_BY_MASK_STEPS),
+        inpainter_params=params.model_dump_json(exclude=_NOT_READ_BY_INPAINTER_STEP),
+        landmark_params=params.model_dump_json(exclude=_NOT_READ_BY_LANDMARK_STEP),
         policy=policy.model_dump_json(),
         code_sha256=provenance.training_code_sha256(),
     )
 
 
+def steps_of(params: Params) -> tuple[str, ...]:
+    """Return the names of the graph's steps with these parameters, in order."""
+    left_out = set()
+    if not params.expression.reads_landmarks:
+        left_out.add("train_landmarks")
+    if not params.expression.inpaints:
+        left_out.add("train_inpainter")
+    return tuple(step for step in STEPS if step not in left_out)
+
+
 def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
-    """Build the pipeline; None builds it for the SDK's local runner, which knows no resources."""
+    """Build the pipeline; None builds it for the SDK's local runner, which knows no resources.
+
+    Its steps are those that the recipe's `expression.model` needs: another model needs another graph.
+    """
+    steps = steps_of(Params.model_validate_json(defaults.params))
 
     @dsl.pipeline(name=NAME, description="Train, judge and register a mask-aware expression model.")
     def retrain(
@@ -99,6 +133,8 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         dataset_sha256: str,
         params: str = defaults.params,
         mask_params: str = defaults.mask_params,
+        inpainter_params: str = defaults.inpainter_params,
+        landmark_params: str = defaults.landmark_params,
         policy: str = defaults.policy,
         code_sha256: str = defaults.code_sha256,
     ) -> Results:
@@ -109,7 +145,15 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         maps = compute_heatmaps(
             faces=faces, mask_classifier=masks.outputs["mask_classifier"], params=mask_params, **key
         )
-        model = train_expression(faces=faces, heatmaps=maps.outputs["heatmaps"], params=params, **key)
+        training, seen = [masks, maps], {"faces": faces, "heatmaps": maps.outputs["heatmaps"]}
+        inpainted, landmarked = {}, {}
+        if "train_inpainter" in steps:
+            training.append(train_inpainter(**seen, params=inpainter_params, **key))
+            inpainted = {"inpainter": training[-1].outputs["inpainter"]}
+        if "train_landmarks" in steps:
+            training.append(train_landmarks(**seen, **inpainted, params=landmark_params, **key))
+            landmarked = {"landmarks": training[-1].outputs["landmarks"]}
+        model = train_expression(**seen, **landmarked, params=params, **key)
         release = model.outputs["release"]
         verdict = evaluate(release=release, faces=faces, params=params, **key)
         registered = register(
@@ -122,7 +166,7 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         # The champion may have changed since an equal call: what was decided then says nothing now.
         registered.set_caching_options(enable_caching=False)
         if cluster is not None:
-            _place(training=[masks, maps, model], verdict=verdict, registering=registered, on=cluster)
+            _place(training=[*training, model], verdict=verdict, registering=registered, on=cluster)
         return Results(verdict.outputs["evaluation"], registered.outputs["decision"])
 
     return retrain

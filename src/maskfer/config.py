@@ -6,7 +6,7 @@ Both forbid unknown keys and check ranges when they are made, so no later code m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -87,13 +87,45 @@ class HeatmapParams(_Frozen):
     learning_rate: float = Field(2e-3, gt=0)
 
 
-class ExpressionParams(_Frozen):
-    """Approach 2, stage 2 (§5.2), its ablations, and the methods it is compared with."""
+class InpaintingParams(_Frozen):
+    """Approach 1, stage 1 (§4.1): the network that paints a face where its mask is."""
 
-    model: Literal["two_branch", "vgg19", "mobilenet", "deep_emotion", "pacnn", "gacnn", "ran", "oadn"] = (
-        "two_branch"
-    )
-    """The network; all but `two_branch` are what §3 and §6 compare with."""
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(32, ge=2)
+    """Pairs of twins per step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    width: int = Field(8, ge=4, multiple_of=4)
+    """Channels of the generator's first block and of the discriminators' first layer; VGG19 has 64."""
+    reconstruction: float = Field(1.0, ge=0)
+    """Weight of L_r in the generator's loss."""
+    adversarial: float = Field(0.005, ge=0)
+    """Weight of each discriminator's opinion in the generator's loss."""
+
+
+class LandmarksParams(_Frozen):
+    """Approach 1 (§4.2): the deep regression network for 68 landmarks."""
+
+    epochs: int = Field(16, ge=1)
+    batch_size: int = Field(128, ge=2)
+    """Faces per step."""
+    learning_rate: float = Field(2e-3, gt=0)
+    width: int = Field(32, ge=8, multiple_of=8)
+    """Channels after the first layers; doubled twice on the way."""
+
+
+ExpressionModel = Literal[
+    "two_branch", "landmark_split", "vgg19", "mobilenet", "deep_emotion", "pacnn", "gacnn", "ran", "oadn"
+]
+"""The expression networks; `learning.architecture` makes each."""
+_READS_LANDMARKS: Final = frozenset({"landmark_split", "pacnn", "gacnn", "oadn"})
+_INPAINTS: Final = frozenset({"landmark_split"})
+
+
+class ExpressionParams(_Frozen):
+    """Stage 2 of both approaches (§4.2, §5.2), its ablations, and the methods they are compared with."""
+
+    model: ExpressionModel = "two_branch"
+    """`two_branch` is approach 2, `landmark_split` approach 1; the others are what §3 and §6 compare with."""
     backbone: Literal["small", "resnet18", "vgg19"] = "small"
     """What extracts the features F of `two_branch`."""
     attention: Literal["heatmap", "unmasked", "none", "region"] = "heatmap"
@@ -125,7 +157,9 @@ class ExpressionParams(_Frozen):
         # A table of ablations in which one key was silently ignored would compare a network with itself.
         ignored: tuple[str, ...] = ()
         if self.model != "two_branch":
-            ignored = ("backbone", "attention", "spatial_transformer", "width", "masked_branch_weight")
+            ignored = ("backbone", "attention", "spatial_transformer")
+            if self.model != "landmark_split":
+                ignored = (*ignored, "width", "masked_branch_weight")
         elif self.attention in ("unmasked", "none"):
             ignored = ("masked_branch_weight",)
         for name in ignored:
@@ -138,6 +172,16 @@ class ExpressionParams(_Frozen):
                 "pretrained has no effect with model deep_emotion, no weights of it are published"
             )
         return self
+
+    @property
+    def reads_landmarks(self) -> bool:
+        """Whether the network needs the landmark network before it."""
+        return self.model in _READS_LANDMARKS
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the landmark network needs the mask painted over before it."""
+        return self.model in _INPAINTS
 
 
 class EvaluationParams(_Frozen):
@@ -159,6 +203,8 @@ class Params(_Frozen):
     masking: MaskingParams = MaskingParams()
     mask_classifier: MaskClassifierParams = MaskClassifierParams()
     heatmap: HeatmapParams = HeatmapParams()
+    inpainting: InpaintingParams = InpaintingParams()
+    landmarks: LandmarksParams = LandmarksParams()
     expression: ExpressionParams = ExpressionParams()
     evaluation: EvaluationParams = EvaluationParams()
 

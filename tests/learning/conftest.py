@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from maskfer.faces.shape import fit_mean_face
 from maskfer.learning.faces import UNKNOWN, Faces
 
 
@@ -41,4 +43,11 @@ def _twins(count: int = 24, *, side: int = 32, seed: int = 0) -> Faces:
         labels=torch.from_numpy(np.tile(labels, 2)),
         orientations=torch.arange(2 * count) % 5,
         twins=torch.cat([torch.full((count,), UNKNOWN), torch.arange(count)]),
+        landmarks=_landmarks(labels).repeat(2, 1, 1),
     )
+
+
+def _landmarks(labels: np.ndarray) -> Tensor:
+    """The 68 points of a face that lies the deeper the brighter it is."""
+    five = np.array([[0.36, 0.35], [0.64, 0.35], [0.5, 0.5], [0.4, 0.67], [0.6, 0.67]], np.float32)
+    return torch.from_numpy(fit_mean_face(five) + 0.05 * labels[:, None, None].astype(np.float32))

@@ -60,6 +60,83 @@ def test_twins_move_alike() -> None:
     torch.testing.assert_close(warps.theta[4:], warps.theta[:3])
 
 
+def _points() -> torch.Tensor:
+    return torch.rand(3, 68, 2, generator=_generator())
+
+
+def _warps(theta: list[list[float]], *, mirrored: bool = False) -> Warps:
+    return Warps(torch.tensor(theta, dtype=torch.float32).expand(3, 2, 3), torch.full((3,), mirrored))
+
+
+@pytest.mark.parametrize(
+    ("index", "becomes"),
+    [
+        (0, 16),
+        (8, 8),
+        (17, 26),
+        (21, 22),
+        (28, 28),
+        (31, 35),
+        (36, 45),
+        (41, 46),
+        (48, 54),
+        (57, 57),
+        (60, 64),
+    ],
+)
+def test_a_mirrored_face_has_its_landmarks_numbered_anew(index: int, becomes: int) -> None:
+    points = _points()
+
+    moved = augment.warp_landmarks(points, _warps([[-1, 0, 0], [0, 1, 0]], mirrored=True))
+
+    torch.testing.assert_close(moved[:, becomes, 0], 1 - points[:, index, 0])
+    torch.testing.assert_close(moved[:, becomes, 1], points[:, index, 1])
+
+
+def test_mirroring_landmarks_twice_is_nothing() -> None:
+    mirror, points = _warps([[-1, 0, 0], [0, 1, 0]], mirrored=True), _points()
+
+    torch.testing.assert_close(augment.warp_landmarks(augment.warp_landmarks(points, mirror), mirror), points)
+
+
+def test_a_face_that_is_read_from_further_right_moves_left() -> None:
+    points = _points()
+
+    # Coordinates of the map span two units per side.
+    moved = augment.warp_landmarks(points, _warps([[1, 0, 0.2], [0, 1, 0]]))
+
+    torch.testing.assert_close(moved, points - torch.tensor([0.1, 0.0]))
+
+
+def test_a_landmark_stays_on_what_it_marks() -> None:
+    jitter = Jitter(shift=0.1, scale=0.3, rotation_deg=30)
+    warps = augment.random_warps(16, jitter=jitter, generator=_generator())
+    # A blob around (0.6, 0.45) of the crop, the same point of each of the 68, so that numbers do not matter.
+    place = torch.tensor([0.6, 0.45])
+    rows = (torch.arange(64) + 0.5) / 64
+    distance = (rows.view(1, -1) - place[0]).square() + (rows.view(-1, 1) - place[1]).square()
+    blob = torch.exp(-distance / 0.002).expand(16, 1, 64, 64)
+
+    moved = augment.warp(blob, warps).squeeze(1)
+    landmarks = augment.warp_landmarks(place.expand(16, 68, 2), warps)
+
+    weight = moved / moved.sum(dim=(1, 2), keepdim=True)
+    found = torch.stack([(weight * rows).sum(dim=(1, 2)), (weight * rows.view(-1, 1)).sum(dim=(1, 2))], dim=1)
+    torch.testing.assert_close(landmarks[:, 0], found, atol=3e-3, rtol=0)
+
+
+def test_twins_are_relit_alike() -> None:
+    faces = torch.rand(8, 1, 16, 16, generator=_generator()) * 255
+    twins = faces.clone()
+    twins[:, :, 8:] = 200
+
+    first, second = augment.relight_alike(faces, twins, jitter=DEFAULT_JITTER, generator=_generator())
+
+    # The blur of some faces reaches four pixels over the border.
+    torch.testing.assert_close(first[:, :, :4], second[:, :, :4], rtol=0, atol=0)
+    assert (first - faces).abs().mean() > 2
+
+
 def test_relit_faces_stay_grey_levels_and_differ() -> None:
     faces = torch.rand(8, 1, 16, 16, generator=_generator()) * 255
 

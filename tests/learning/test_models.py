@@ -151,6 +151,9 @@ from jaxtyping import install_import_hook
 with install_import_hook("maskfer.learning.models", "beartype.beartype"):
     from maskfer.learning.models.baselines import acnn, deep_emotion, mobilenet, oadn, ran, vgg19
     from maskfer.learning.models.expression import FaceContext
+    from maskfer.learning.models.inpainting import InpaintingGan
+    from maskfer.learning.models.landmark_net import LandmarkNet, LandmarkReader
+    from maskfer.learning.models.landmark_split import LandmarkSplitNet
     from maskfer.learning.models.mask_aware import MaskAwareNet
     from maskfer.learning.models.mask_classifier import MaskClassifier
     from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
@@ -168,6 +171,13 @@ for network in (
     network(faces, context)
 model = MaskAwareNet(mask_classifier=MaskClassifier(width=8), expression=TwoBranchNet(classes=3, width=8))
 model(torch.rand(2, 1, 96, 96))
+gan = InpaintingGan(width=4)
+gan.judge(torch.rand(2, 1, 96, 96), torch.rand(2, 1, 96, 96) > 0.5)
+MaskAwareNet(
+    mask_classifier=MaskClassifier(width=8),
+    expression=LandmarkSplitNet(classes=3, width=8),
+    landmarks=LandmarkReader(LandmarkNet(width=8), inpainter=gan.generator),
+)(torch.rand(2, 1, 96, 96))
 try:
     model(torch.rand(2, 3, 96, 96))
 except Exception as error:

@@ -20,6 +20,8 @@ data: {val_fraction: 0.3}
 masking: {}
 mask_classifier: {epochs: 1, batch_size: 16, width: 8}
 heatmap: {epochs: 1, batch_size: 16, patch: 24, stride: 24}
+inpainting: {}
+landmarks: {}
 expression: {epochs: 1, batch_size: 16, width: 8}
 evaluation: {bootstrap_samples: 100}
 """

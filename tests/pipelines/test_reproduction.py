@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from maskfer.config import Params
 from maskfer.data.table import table_sha256
-from pipelines.retrain import STEPS
+from pipelines.retrain import steps_of
 from tests.pipelines.laptop import Laptop
 
 # The first test waits for the whole line; on a busy machine that is minutes.
@@ -98,10 +99,33 @@ def test_only_what_depends_on_a_change_runs_again_and_going_back_runs_nothing(re
 
 def test_an_unchanged_retrain_comes_from_the_cache_and_registers_nothing_new(reproduced: Laptop) -> None:
     told = reproduced.maskfer("retrain", "--data", "data/faces", "--params", "params.yaml")
-    for step in STEPS[:-1]:
+    for step in steps_of(Params())[:-1]:
         assert f"{step}: cached" in told
     assert "register: done" in told
     assert "v1:" in told.splitlines()[-3]
+    assert not reproduced.left_behind()
+
+
+def test_approach_1_is_one_parameter_away_and_its_mask_steps_are_cached(
+    reproduced: Laptop, tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(
+        (reproduced.root / "params.yaml")
+        .read_text(encoding="utf-8")
+        .replace("inpainting: {}", "inpainting: {epochs: 1, batch_size: 8, width: 4}")
+        .replace("landmarks: {}", "landmarks: {epochs: 1, batch_size: 16, width: 8}")
+        .replace("expression: {", "expression: {model: landmark_split, "),
+        encoding="utf-8",
+    )
+    told = reproduced.maskfer("retrain", "--data", "data/faces", "--params", str(params))
+    for step in ("train_mask_classifier", "compute_heatmaps"):
+        assert f"{step}: cached" in told
+    for step in ("train_inpainter", "train_landmarks", "train_expression"):
+        assert f"{step}: done" in told
+    table = told[told.index("Retrained") :]
+    places = [table.index(step) for step in steps_of(Params.load(params))]
+    assert places == sorted(places)
     assert not reproduced.left_behind()
 
 

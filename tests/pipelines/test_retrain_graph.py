@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,65 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from maskfer.config import Params, Settings
 from maskfer.errors import InputError
 from maskfer.promotion import PromotionPolicy
-from pipelines.retrain import STEPS, Cluster, cluster_of, compile_to, recipe
+from pipelines.retrain import STEPS, Cluster, cluster_of, compile_to, recipe, steps_of
 
-TRAINING = ("exec-train-mask-classifier", "exec-compute-heatmaps", "exec-train-expression")
+TRAINING = (
+    "exec-train-mask-classifier",
+    "exec-compute-heatmaps",
+    "exec-train-inpainter",
+    "exec-train-landmarks",
+    "exec-train-expression",
+)
+APPROACH_1 = Params.model_validate({"expression": {"model": "landmark_split"}})
 Document = dict[str, Any]
+
+
+def compiled_with(params: Params, out: Path) -> tuple[Document, Document]:
+    cluster = Cluster(image="registry.example/maskfer-python:1", gpus=2, data_claim="faces")
+    compile_to(out, defaults=recipe(params, policy=PromotionPolicy()), cluster=cluster)
+    spec, platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
+    return spec, platform
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, Document]:
-    out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    cluster = Cluster(image="registry.example/maskfer-python:1", gpus=2, data_claim="faces")
-    compile_to(out, defaults=recipe(Params(), policy=PromotionPolicy()), cluster=cluster)
-    spec, platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
-    return spec, platform
+    """Approach 1's graph, which has every step there is."""
+    return compiled_with(APPROACH_1, tmp_path_factory.mktemp("compiled") / "pipeline.yaml")
+
+
+def steps_in(spec: Document) -> set[str]:
+    return set(spec["root"]["dag"]["tasks"]) - {"importer"}
 
 
 def test_the_steps_follow_each_other(compiled: tuple[Document, Document]) -> None:
     tasks = compiled[0]["root"]["dag"]["tasks"]
     names = [step.replace("_", "-") for step in STEPS]
-    assert set(tasks) == {"importer", *names}
+    assert steps_in(compiled[0]) == set(names)
     for before, after in pairwise(names):
         assert before in tasks[after]["dependentTasks"]
+    read = tasks["train-expression"]["inputs"]["artifacts"]
+    assert read["landmarks"]["taskOutputArtifact"]["producerTask"] == "train-landmarks"
+
+
+def test_without_landmarks_the_graph_has_only_what_approach_2_needs(tmp_path: Path) -> None:
+    spec, _ = compiled_with(Params(), tmp_path / "pipeline.yaml")
+    tasks = spec["root"]["dag"]["tasks"]
+    names = ["train-mask-classifier", "compute-heatmaps", "train-expression", "evaluate", "register"]
+    assert [step.replace("_", "-") for step in steps_of(Params())] == names
+    assert steps_in(spec) == set(names)
+    for before, after in pairwise(names):
+        assert before in tasks[after]["dependentTasks"]
+    assert "landmarks" not in tasks["train-expression"]["inputs"]["artifacts"]
+
+
+def test_landmarks_of_faces_as_they_are_need_no_inpainter(tmp_path: Path) -> None:
+    oadn = Params.model_validate({"expression": {"model": "oadn"}})
+    spec, _ = compiled_with(oadn, tmp_path / "pipeline.yaml")
+    tasks = spec["root"]["dag"]["tasks"]
+    assert steps_in(spec) == {step.replace("_", "-") for step in STEPS} - {"train-inpainter"}
+    assert "compute-heatmaps" in tasks["train-landmarks"]["dependentTasks"]
+    assert "inpainter" not in tasks["train-landmarks"]["inputs"]["artifacts"]
+    assert "train-landmarks" in tasks["train-expression"]["dependentTasks"]
 
 
 def test_the_file_is_a_pipeline_spec_without_unknown_fields(compiled: tuple[Document, Document]) -> None:
@@ -112,11 +151,22 @@ def test_a_cached_step_is_keyed_by_data_and_library(compiled: tuple[Document, Do
         assert inputs.keys() >= {"params", "dataset_sha256", "code_sha256"}
 
 
-def test_a_change_of_the_expression_section_leaves_the_mask_steps_as_they_are() -> None:
+@pytest.mark.parametrize(
+    ("section", "touched"),
+    [
+        ("mask_classifier", {"mask_params", "inpainter_params", "landmark_params"}),
+        ("inpainting", {"inpainter_params", "landmark_params"}),
+        ("landmarks", {"landmark_params"}),
+        ("expression", set()),
+    ],
+)
+def test_a_change_of_a_section_leaves_the_steps_before_it_as_they_are(
+    section: str, touched: set[str]
+) -> None:
     one = recipe(Params(), policy=PromotionPolicy())
-    other = recipe(Params.model_validate({"expression": {"epochs": 99}}), policy=PromotionPolicy())
-    assert one.params != other.params
-    assert one.mask_params == other.mask_params
+    other = recipe(Params.model_validate({section: {"epochs": 99}}), policy=PromotionPolicy())
+    changed = {name for name, value in asdict(one).items() if value != asdict(other)[name]}
+    assert changed == {"params"} | touched
 
 
 def test_without_gpus_nothing_is_said_about_them(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def _toy_twins(index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         "orientation": ORIENTATIONS[index % 5],
         "confidence": 0.9,
         "box": [8.0, 8.0, 80.0, 80.0],
+        "landmarks": _toy_landmarks(label).ravel().tolist(),
     }
     unmasked = {
         **common,
@@ -64,3 +65,28 @@ def _toy_twins(index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         "mask_region": encode_region(region),
     }
     return [unmasked, twin]
+
+
+def _toy_landmarks(label: int) -> np.ndarray:
+    """The 68 points of a toy head, where `_toy_twins` draws its parts."""
+
+    def arc(
+        count: int, middle: tuple[float, float], radii: tuple[float, float], *, turns: float
+    ) -> np.ndarray:
+        angles = np.pi - np.linspace(0, turns * 2 * np.pi, count, endpoint=turns < 1)
+        return np.array(middle) + np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array(radii)
+
+    level, mouth = 38 - 3 * label, (48, 68 + 2 * label)
+    return np.concatenate(
+        [
+            arc(17, (48, 48), (32, 44), turns=0.5),
+            arc(5, (34, level - 8), (8, -2), turns=0.5),
+            arc(5, (62, level - 8), (8, -2), turns=0.5),
+            np.linspace((48, level), (48, 56), 4),
+            np.linspace((42, 60), (54, 60), 5),
+            arc(6, (34, level), (4, -4), turns=1),
+            arc(6, (62, level), (4, -4), turns=1),
+            arc(12, mouth, (14, -5), turns=1),
+            arc(8, mouth, (10, -3), turns=1),
+        ]
+    )

@@ -17,12 +17,12 @@ from maskfer.faces.face import Points
 from maskfer.labels import Orientation
 
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)
-_SIDEWAYS: Final = 0.15
+SIDEWAYS: Final = 0.15
 """Deviation of the left share from 1/2 at which a face looks aside: a turn of about 17 degrees."""
-_LEVEL: Final = 0.48
-_UP: Final = 0.22
-_DOWN: Final = 0.27
-"""Deviation of the nose's height from `_LEVEL` at which a face looks up or down: about 11 degrees."""
+LEVEL: Final = 0.48
+UP: Final = 0.22
+DOWN: Final = 0.27
+"""Deviation of the nose's height from `LEVEL` at which a face looks up or down: about 11 degrees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def orientation_of(landmarks: Points) -> Orientation:
     """Return where a face with these 68 landmarks looks, as the viewer sees it."""
     turn = turn_of(landmarks)
     return _decide(
-        sideways=(turn.left_share - 0.5) / _SIDEWAYS,
-        nod=_scaled(turn.nose_height, level=_LEVEL, up=_UP, down=_DOWN),
+        sideways=(turn.left_share - 0.5) / SIDEWAYS,
+        nod=_scaled(turn.nose_height, level=LEVEL, up=UP, down=DOWN),
     )
 
 

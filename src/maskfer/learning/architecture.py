@@ -13,6 +13,9 @@ from maskfer.learning.models.baselines.oadn import OADNNet
 from maskfer.learning.models.baselines.ran import RANNet
 from maskfer.learning.models.baselines.vgg19 import VGG19Net
 from maskfer.learning.models.expression import ExpressionNet
+from maskfer.learning.models.inpainting import InpaintingGan
+from maskfer.learning.models.landmark_net import LandmarkNet, LandmarkReader
+from maskfer.learning.models.landmark_split import LandmarkSplitNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
@@ -28,6 +31,22 @@ def mask_classifier(params: Params) -> MaskClassifier:
         )
 
 
+def inpainting_gan(params: Params) -> InpaintingGan:
+    """Return approach 1's generator with its discriminators."""
+    with torch.random.fork_rng():
+        torch.manual_seed(params.seed)
+        return InpaintingGan(width=params.inpainting.width)
+
+
+def landmark_reader(params: Params, *, inpainting: bool) -> LandmarkReader:
+    """Return the landmark network, behind a generator where the faces are inpainted first."""
+    inpainter = inpainting_gan(params).generator if inpainting else None
+    with torch.random.fork_rng():
+        torch.manual_seed(params.seed)
+        network = LandmarkNet(side=params.data.crop_size, width=params.landmarks.width)
+    return LandmarkReader(network, inpainter=inpainter)
+
+
 def expression_classifier(params: Params) -> ExpressionNet:
     """Return stage 2's network, its backbone filled from `expression.pretrained` where that is given.
 
@@ -39,6 +58,13 @@ def expression_classifier(params: Params) -> ExpressionNet:
         match section.model:
             case "two_branch":
                 network = _two_branch(section, classes=classes)
+            case "landmark_split":
+                network = LandmarkSplitNet(
+                    classes=classes,
+                    width=section.width,
+                    masked_branch_weight=section.masked_branch_weight,
+                    dropout=section.dropout,
+                )
             case "vgg19":
                 network = VGG19Net(classes=classes, dropout=section.dropout)
             case "mobilenet":

@@ -18,6 +18,16 @@ from maskfer.learning.models.backbones import MIDDLE_GREY
 
 _MIRRORED = {Orientation.LEFT: Orientation.RIGHT, Orientation.RIGHT: Orientation.LEFT}
 _MIRROR_INDEX = [ORIENTATIONS.index(_MIRRORED.get(name, name)) for name in ORIENTATIONS]
+_MIRRORED_LANDMARKS = [
+    *range(16, -1, -1),  # jaw
+    *range(26, 16, -1),  # brows
+    *range(27, 31),  # bridge of the nose
+    *range(35, 30, -1),  # its underside
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
+    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
+    *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
+]
+"""On a mirrored face the landmark of this index is where the index's own place was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,31 @@ def mirrored_orientations(labels: Int64[Tensor, " b"], mirrored: Bool[Tensor, " 
     """Swap left and right where the face was mirrored; -1 (unknown) stays."""
     index = torch.tensor(_MIRROR_INDEX, device=labels.device)
     return torch.where(mirrored & (labels >= 0), index[labels.clamp(min=0)], labels)
+
+
+def warp_landmarks(landmarks: Float[Tensor, "b 68 2"], warps: Warps) -> Float[Tensor, "b 68 2"]:
+    """Move landmarks, in sides of the crop, with their faces; a mirrored face's are numbered anew."""
+    index = torch.tensor(_MIRRORED_LANDMARKS, device=landmarks.device)
+    numbered = torch.where(warps.mirrored.view(-1, 1, 1), landmarks[:, index], landmarks)
+    linear, shift = warps.theta[:, :, :2], warps.theta[:, :, 2]
+    # theta says where a pixel of the output comes from, so a point of the input goes the other way.
+    moved: Tensor = torch.linalg.solve(linear, ((2 * numbered - 1) - shift.unsqueeze(1)).transpose(1, 2))
+    return (moved.transpose(1, 2) + 1) / 2
+
+
+def relight_alike(
+    faces: Float[Tensor, "b 1 s s"],
+    twins: Float[Tensor, "b 1 s s"],
+    *,
+    jitter: Jitter,
+    generator: Generator,
+) -> tuple[Float[Tensor, "b 1 s s"], Float[Tensor, "b 1 s s"]]:
+    """Change faces and their twins by the same draws: pixels that were equal stay equal."""
+    same = Generator(generator.device).set_state(generator.get_state())
+    return (
+        relight(faces, jitter=jitter, generator=generator),
+        relight(twins, jitter=jitter, generator=same),
+    )
 
 
 def relight(

@@ -33,6 +33,8 @@ class Faces:
     """Index into `labels.ORIENTATIONS`, or `UNKNOWN`."""
     twins: Int64[Tensor, " n"]
     """On a drawn twin the row of the same face unmasked, else `UNKNOWN`."""
+    landmarks: Float[Tensor, "n 68 2"]
+    """x, y in sides of the crop, iBUG-68; NaN where the row has none. A drawn twin has its bare face's."""
 
     def __len__(self) -> int:
         return len(self.face_ids)
@@ -47,7 +49,15 @@ class Faces:
             self.face_ids,
             *(
                 getattr(self, name).to(device)
-                for name in ("images", "regions", "is_masked", "labels", "orientations", "twins")
+                for name in (
+                    "images",
+                    "regions",
+                    "is_masked",
+                    "labels",
+                    "orientations",
+                    "twins",
+                    "landmarks",
+                )
             ),
         )
 
@@ -79,6 +89,8 @@ def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: 
         labels=torch.from_numpy(np.asarray(table.labels(classes), dtype=np.int64)),
         orientations=_indices(table.column("orientation"), dict(zip(ORIENTATIONS, range(5), strict=True))),
         twins=_indices(table.column("twin_id"), row_of),
+        # The table counts from the first pixel's centre, the networks from the crop's edge.
+        landmarks=(torch.from_numpy(table.landmarks()) + 0.5) / crop_size,
     )
 
 

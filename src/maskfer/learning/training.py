@@ -62,6 +62,13 @@ class Plan:
     average_decay: float = 0.998
     """Memory of the averaged weights, per step; the average is what is judged and kept."""
     gradient_norm: float = 2.0
+    gradient_memory: float = 0.9
+    """Memory of the gradient's running mean, per step (beta_1 of AdamW)."""
+    opponents: bool = False
+    """The model's children are trained against each other: one's gradient must not shrink another's.
+
+    Each child is then clipped by itself; that each learns from its own loss alone is the task's business.
+    """
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -150,7 +157,8 @@ class Trainer(Generic[Model]):
                     raise TrainingError(self._diverged(value, epoch, steps + 1))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(model.parameters(), self.plan.gradient_norm)
+                for part in model.children() if self.plan.opponents else [model]:
+                    nn.utils.clip_grad_norm_(part.parameters(), self.plan.gradient_norm)
                 optimizer.step()
                 _follow(average, model, decay=min(self.plan.average_decay, (1 + step) / (10 + step)))
                 total += value
@@ -264,7 +272,7 @@ def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": plan.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(plan.gradient_memory, 0.999), fused=True)
 
 
 @torch.no_grad()

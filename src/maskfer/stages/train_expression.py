@@ -1,6 +1,6 @@
-"""Stage `train_expression`: the network that reads expressions (§5.2), released as one graph with stage 1.
+"""Stage `train_expression`: what reads expressions (§4.2, §5.2), released as one graph with all it needs.
 
-`params.expression` says which one: the two branches of approach 2, an ablation of them, or a compared method.
+`params.expression` says which one: either approach, an ablation, or a compared method.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint
 from maskfer.learning.faces import load, require_classes
+from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
 from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.release import Lineage, Release
+from maskfer.stages.train_landmarks import WEIGHTS as LANDMARKS
 from maskfer.stages.train_mask_classifier import HISTORY, WEIGHTS
 
 
@@ -50,13 +52,15 @@ def run(
     *,
     params: Params,
     lineage: Lineage,
+    landmarks: Path | None = None,
     checkpoints: Path | None = None,
 ) -> ExpressionReport:
     """Train on `faces` with the mask classifier of `heatmaps`; write a release folder at `out`.
 
-    A run that was killed goes on from its last epoch, kept in `checkpoints` (beside `out` by default).
-    Raises `TrainingError` naming a class without a training face, where the loss is no longer a number, or
-    where serving could not give the network what it was trained with.
+    `landmarks` is the folder of stage train_landmarks, for the networks that need it. A run that was killed
+    goes on from its last epoch, kept in `checkpoints` (beside `out` by default). Raises `TrainingError`
+    naming a class without a training face, where the loss is no longer a number, or where serving could not
+    give the network what it was trained with.
     """
     if params.expression.attention == "region":
         raise TrainingError(
@@ -67,6 +71,7 @@ def run(
         faces,
         heatmaps,
         params=params,
+        landmarks=landmarks,
         checkpoint=(checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
     )
     task = trained.task
@@ -75,7 +80,9 @@ def run(
         history.write_text(trained.history, encoding="utf-8")
         release = export.write_release(
             out,
-            model=MaskAwareNet(mask_classifier=task.mask_classifier, expression=task.model),
+            model=MaskAwareNet(
+                mask_classifier=task.mask_classifier, expression=task.model, landmarks=task.landmarks
+            ),
             params=params,
             lineage=lineage,
             plots={f"training_{HISTORY}": history},
@@ -84,7 +91,9 @@ def run(
     return ExpressionReport(release, trained.metrics)
 
 
-def train(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> Trained:
+def train(
+    faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, landmarks: Path | None = None
+) -> Trained:
     """Train as `run` does and release nothing; raises what `run` raises while it trains.
 
     To judge the network on other faces: `replace(trained.task, val=others).validate(trained.task.model)`.
@@ -97,6 +106,10 @@ def train(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> T
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)
     export.load_weights(classifier, weights)
+    reader = _landmark_reader(landmarks, params=params)
+    read = [faces, weights]
+    read += [] if section.pretrained is None else [section.pretrained]
+    read += [] if landmarks is None else [landmarks / LANDMARKS]
     task = ExpressionTask(
         model=architecture.expression_classifier(params),
         mask_classifier=classifier,
@@ -105,6 +118,7 @@ def train(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> T
         classes=len(params.classes),
         batch_size=section.batch_size,
         device=device,
+        landmarks=reader,
         weights=ExpressionLoss(
             prior_strength=section.prior_strength,
             label_smoothing=section.label_smoothing,
@@ -112,7 +126,6 @@ def train(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> T
         ),
         true_regions=section.attention == "region",
     )
-    read = (faces, weights) if section.pretrained is None else (faces, weights, section.pretrained)
     kept = Checkpoint(
         checkpoint,
         fingerprint("train_expression", *read, params.seed, params.classes, params.data, section),
@@ -127,3 +140,20 @@ def train(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> T
     metrics = record.train(trainer)
     task.model.load_state_dict(trainer.best)
     return Trained(task, metrics, record.history_csv(trainer.history), kept)
+
+
+def _landmark_reader(landmarks: Path | None, *, params: Params) -> LandmarkReader | None:
+    # A network that needs no landmarks is released without: what it does not need would cost time.
+    model = params.expression.model
+    if not params.expression.reads_landmarks:
+        if landmarks is not None:
+            raise TrainingError(f"{landmarks}: expression.model {model!r} reads no landmarks; leave them out")
+        return None
+    if landmarks is None:
+        raise TrainingError(
+            f"expression.model {model!r} needs landmarks and none were given; run stage train_landmarks "
+            "first, or compile the graph again with these params"
+        )
+    reader = architecture.landmark_reader(params, inpainting=params.expression.inpaints)
+    export.load_weights(reader, landmarks / LANDMARKS)
+    return reader

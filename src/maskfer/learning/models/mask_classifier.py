@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -120,3 +121,20 @@ class MaskClassifier(nn.Module):
         """Features of block 1, before the transformer: what every head starts from."""
         shallow: Tensor = self.block1(self.normalise(faces))
         return shallow
+
+    def heatmap(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b g g"]:
+        """H_m in (0, 1), in one pass."""
+        return torch.sigmoid(self.heatmap_head(self.shallow_features(faces)))
+
+
+class HeatmapGuided(nn.Module):
+    """What a network answers from faces and the classifier's heatmaps of them."""
+
+    def __init__(self, mask_classifier: MaskClassifier, network: nn.Module) -> None:
+        super().__init__()
+        self.mask_classifier = mask_classifier
+        self.network = network
+
+    def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Tensor:
+        answer: Tensor = self.network(faces, self.mask_classifier.heatmap(faces))
+        return answer

@@ -15,6 +15,7 @@ from maskfer.learning.faces import UNKNOWN, Faces
 from maskfer.learning.heatmaps import region_heatmaps
 from maskfer.learning.models.backbones import placed
 from maskfer.learning.models.expression import ExpressionNet, FaceContext
+from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.redress import DEFAULT_REDRESS, Redress, Wardrobe
@@ -49,6 +50,8 @@ class ExpressionTask:
     batch_size: int
     device: torch.device
     weights: ExpressionLoss
+    landmarks: LandmarkReader | None = None
+    """Frozen; where the network needs landmarks."""
     true_regions: bool = False
     """Whether the true regions of the drawn masks stand in for the heatmaps. A network trained so shows what
     a perfect heatmap would give; serving has no region, so that it can be judged but not released."""
@@ -59,6 +62,8 @@ class ExpressionTask:
     def __post_init__(self) -> None:
         self.train, self.val = self.train.to(self.device), self.val.to(self.device)
         self.mask_classifier = placed(self.mask_classifier, self.device).eval()
+        if self.landmarks is not None:
+            self.landmarks = placed(self.landmarks, self.device).eval()
         self._prior = losses.log_priors(self.train.labels, self.classes)
         self._units = _units(self.train)
         self._wardrobe = Wardrobe(self.train)
@@ -94,8 +99,9 @@ class ExpressionTask:
         faces = faces.contiguous(memory_format=torch.channels_last)
         with reduced_precision(self.device):
             with torch.no_grad():
-                heatmaps = self._heatmaps(faces, regions, warps)
-            reading = self.model(faces, FaceContext(heatmaps))
+                heatmap = self._heatmap(faces, regions, warps)
+                landmarks = None if self.landmarks is None else self.landmarks(faces, heatmap)
+            reading = self.model(faces, FaceContext(heatmap, landmarks))
         loss = losses.expression(
             reading,
             self.train.labels[rows],
@@ -121,17 +127,16 @@ class ExpressionTask:
         # Accuracy counts too: the rare class has a few dozen faces in val; macro-F1 alone jumps with them.
         return {SCORE: sum(metrics.values()) / max(1, len(metrics)), **metrics}
 
-    def _heatmaps(
+    def _heatmap(
         self, faces: Float[Tensor, "b 1 s s"], regions: Bool[Tensor, "b 1 s s"], warps: Warps
     ) -> Float[Tensor, "b g g"]:
         if self.true_regions:
             moved = warp(regions.float(), warps).squeeze(1)
             return region_heatmaps(moved, cells=self.mask_classifier.grid)
-        shallow = self.mask_classifier.shallow_features(faces)
-        return torch.sigmoid(self.mask_classifier.heatmap_head(shallow))
+        return self.mask_classifier.heatmap(faces)
 
     def _answers(self, model: ExpressionNet) -> Int64[Tensor, " n"]:
-        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model)
+        whole = MaskAwareNet(mask_classifier=self.mask_classifier, expression=model, landmarks=self.landmarks)
         answers: Tensor = inference(whole, self.val).expression
         return answers.argmax(dim=1)
 

@@ -1,0 +1,30 @@
+"""Kubeflow component: `maskfer.stages.train_inpainter`."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def train_inpainter(
+    faces: Input[Dataset],
+    heatmaps: Input[Artifact],
+    inpainter: Output[Model],
+    params: str,
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
+    code_sha256: str,  # noqa: ARG001
+) -> None:
+    """Train the generator that paints over masks, against its two discriminators."""
+    from pathlib import Path
+
+    from maskfer.config import Params, Settings
+    from maskfer.stages import train_inpainter as stage
+
+    stage.run(
+        Path(faces.path),
+        Path(heatmaps.path),
+        Path(inpainter.path),
+        params=Params.model_validate_json(params),
+        checkpoints=Settings.load().home / "checkpoints",
+    )

@@ -1,0 +1,92 @@
+"""Stage `train_inpainter`: a generator that paints the face where its mask is (§4.1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from maskfer import atomic
+from maskfer.config import Params
+from maskfer.errors import TrainingError
+from maskfer.learning import architecture, export, record
+from maskfer.learning.checkpoint import Checkpoint, fingerprint
+from maskfer.learning.faces import Faces, load
+from maskfer.learning.tasks.inpainting import InpaintingLoss, InpaintingTask, drawn_twins
+from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.stages.train_mask_classifier import HISTORY, METRICS
+from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
+
+WEIGHTS: Final = "inpainter.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class InpainterReport:
+    """What the stage made and how good it is on `val`."""
+
+    weights: Path
+    metrics: dict[str, Any]
+
+
+def run(
+    faces: Path, heatmaps: Path, out: Path, *, params: Params, checkpoints: Path | None = None
+) -> InpainterReport:
+    """Train on the drawn twins of `faces`; write the generator's weights, `metrics.json`, `history.csv`.
+
+    The mask classifier of `heatmaps` says where to paint. A run that was killed goes on from its last epoch,
+    kept in `checkpoints` (beside `out` by default). Raises `TrainingError` where a split has no drawn mask.
+    """
+    size, section, device = params.data.crop_size, params.inpainting, default_device()
+    train, val = (
+        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
+    )
+    _require_drawn_twins({"train": train, "val": val}, path=faces)
+    weights = heatmaps / CLASSIFIER
+    classifier = architecture.mask_classifier(params)
+    export.load_weights(classifier, weights)
+    task = InpaintingTask(
+        model=architecture.inpainting_gan(params),
+        mask_classifier=classifier,
+        train=train,
+        val=val,
+        batch_size=section.batch_size,
+        device=device,
+        weights=InpaintingLoss(section.reconstruction, section.adversarial),
+    )
+    checkpoint = Checkpoint(
+        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        fingerprint("train_inpainter", faces, weights, params.seed, params.data, section),
+    )
+    trainer = Trainer(
+        task,
+        # The usual ones of a contest: short memory, because the goal moves, and no decay.
+        Plan(
+            section.epochs,
+            task.steps_per_epoch,
+            section.learning_rate,
+            weight_decay=0.0,
+            gradient_memory=0.5,
+            opponents=True,
+        ),
+        seed=params.seed,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    metrics = {"pairs": len(drawn_twins(train)), **record.train(trainer)}
+    task.model.load_state_dict(trainer.best)
+    with atomic.new_folder(out) as work:
+        (work / WEIGHTS).write_bytes(export.weights_bytes(task.model.generator))
+        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+    checkpoint.remove()
+    return InpainterReport(out / WEIGHTS, metrics)
+
+
+def _require_drawn_twins(splits: dict[str, Faces], *, path: Path) -> None:
+    for name, faces in splits.items():
+        if len(drawn_twins(faces)) == 0:
+            raise TrainingError(
+                f"{path}: none of {len(faces)} faces of split '{name}' is a drawn twin, the inpainter learns "
+                "from those; build the dataset without --no-masks, from unmasked photographs"
+            )

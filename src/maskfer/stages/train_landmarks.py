@@ -1,0 +1,94 @@
+"""Stage `train_landmarks`: the 68 landmarks of a face, under a mask too (§4.2)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from maskfer import atomic
+from maskfer.config import Params
+from maskfer.errors import TrainingError
+from maskfer.learning import architecture, export, record
+from maskfer.learning.checkpoint import Checkpoint, fingerprint
+from maskfer.learning.faces import Faces, load
+from maskfer.learning.tasks.landmarks import LandmarkTask, taught
+from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.stages.train_inpainter import WEIGHTS as INPAINTER
+from maskfer.stages.train_mask_classifier import HISTORY, METRICS
+from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
+
+WEIGHTS: Final = "landmarks.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarksReport:
+    """What the stage made and how good it is on `val`."""
+
+    weights: Path
+    metrics: dict[str, Any]
+
+
+def run(
+    faces: Path,
+    heatmaps: Path,
+    out: Path,
+    *,
+    params: Params,
+    inpainter: Path | None = None,
+    checkpoints: Path | None = None,
+) -> LandmarksReport:
+    """Train on `faces`, inpainted by `inpainter` if given; write both networks' weights, metrics, history.
+
+    The mask classifier of `heatmaps` says where to paint. A run that was killed goes on from its last epoch,
+    kept in `checkpoints` (beside `out` by default). Raises `TrainingError` where a split has no landmarks.
+    """
+    size, section, device = params.data.crop_size, params.landmarks, default_device()
+    train, val = (
+        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
+    )
+    _require_landmarks({"train": train, "val": val}, path=faces)
+    used = [heatmaps / CLASSIFIER] + ([] if inpainter is None else [inpainter / INPAINTER])
+    classifier = architecture.mask_classifier(params)
+    export.load_weights(classifier, heatmaps / CLASSIFIER)
+    reader = architecture.landmark_reader(params, inpainting=inpainter is not None)
+    if inpainter is not None and reader.inpainter is not None:
+        export.load_weights(reader.inpainter, inpainter / INPAINTER)
+    task = LandmarkTask(
+        model=reader.network,
+        mask_classifier=classifier,
+        inpainter=reader.inpainter,
+        train=train,
+        val=val,
+        batch_size=section.batch_size,
+        device=device,
+    )
+    checkpoint = Checkpoint(
+        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        fingerprint("train_landmarks", faces, *used, params.seed, params.data, section),
+    )
+    trainer = Trainer(
+        task,
+        Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
+        seed=params.seed,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    metrics = {"faces": int(taught(train).sum()), **record.train(trainer)}
+    reader.network.load_state_dict(trainer.best)
+    with atomic.new_folder(out) as work:
+        (work / WEIGHTS).write_bytes(export.weights_bytes(reader))
+        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+    checkpoint.remove()
+    return LandmarksReport(out / WEIGHTS, metrics)
+
+
+def _require_landmarks(splits: dict[str, Faces], *, path: Path) -> None:
+    for name, faces in splits.items():
+        if not taught(faces).any():
+            raise TrainingError(
+                f"{path}: none of {len(faces)} faces of split '{name}' has landmarks to learn from (those of "
+                "unmasked faces and their drawn twins count); build the dataset with `maskfer data build`"
+            )
