@@ -1,0 +1,103 @@
+"""`maskfer bench accuracy`: the table of all systems, made by one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskfer.cli.bench import bench
+
+if TYPE_CHECKING:
+    from maskfer.stages.accuracy import System, Trial
+
+
+@bench.command(
+    epilog="Examples:\n\n`maskfer bench accuracy --data dataset`\n\n"
+    "`maskfer bench accuracy --data dataset --systems two_branch,ran --seeds 1 --results results.md`\n\n"
+    "`maskfer bench accuracy --data dataset --systems variants --params short.yaml --seeds 1`",
+)
+def accuracy(
+    *,
+    data: Annotated[Path, typer.Option(help="Folder with faces.parquet.")],
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for releases and figures; a later run goes on in it. Else under MASKFER_HOME."
+        ),
+    ] = None,
+    systems: Annotated[
+        str, typer.Option(help="Names, separated by commas, or: methods, variants, all; --list shows them.")
+    ] = "methods",
+    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "1,2,3",
+    params: Annotated[Path | None, typer.Option(help="YAML like params.yaml; else the defaults.")] = None,
+    real_masks: Annotated[
+        Path | None, typer.Option(help="Folder with faces.parquet of photographs of real masks.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Page whose accuracy section is written, e.g. docs/results.md.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Only show the systems.")] = False,
+) -> None:
+    """Train and judge systems with several seeds under one protocol; goes on where it stopped."""
+    from maskfer.config import Params, Settings
+    from maskfer.data.table import FILE_NAME
+    from maskfer.stages import accuracy as stage
+
+    if list_:
+        for system in stage.SYSTEMS.values():
+            typer.echo(f"{system.name:<20}{system.title}")
+        return
+    chosen, wanted = _systems(systems), _seeds(seeds)
+    settings, made_with = Settings.load(), Params.load(params)
+    folder, faces = work or settings.home / "accuracy", data / FILE_NAME
+    trials: list[Trial] = []
+    for trial in stage.run(
+        faces,
+        folder,
+        params=made_with,
+        systems=chosen,
+        seeds=wanted,
+        real_masks=None if real_masks is None else real_masks / FILE_NAME,
+    ):
+        trials.append(trial)
+        typer.echo(_line(trial, done=len(trials), total=len(chosen) * len(wanted)))
+        stage.log(trial, faces, settings=settings)
+        # After each one: a run that is stopped leaves the table of what is done.
+        stage.write_table(trials, folder / "table.md", params=made_with, page=results)
+    typer.echo(f"look next  {folder / 'table.md'}; {folder}/seed-*/*/evaluation/plots")
+
+
+def _systems(names: str) -> list[System]:
+    from maskfer.errors import InputError
+    from maskfer.stages import accuracy as stage
+
+    groups = {"methods": stage.METHODS, "variants": stage.VARIANTS, "all": (*stage.METHODS, *stage.VARIANTS)}
+    if names in groups:
+        return list(groups[names])
+    asked = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in asked if name not in stage.SYSTEMS]:
+        raise InputError(
+            f"--systems: no system {', '.join(map(repr, unknown))}; expected some of "
+            f"{', '.join(stage.SYSTEMS)}, or one of {', '.join(groups)}"
+        )
+    return [stage.SYSTEMS[name] for name in dict.fromkeys(asked)]
+
+
+def _seeds(text: str) -> list[int]:
+    from maskfer.errors import InputError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--seeds {text!r}: expected whole numbers separated by commas, e.g. 1,2,3")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _line(trial: Trial, *, done: int, total: int) -> str:
+    figures = ", ".join(
+        f"{kind} {trial.result[kind]['accuracy']:.3f} / {trial.result[kind]['macro_f1']:.3f}"
+        for kind in ("masked", "unmasked")
+    )
+    before = "" if trial.fresh else " (done before)"
+    return f"{done}/{total}  {trial.system.name}, seed {trial.seed}: accuracy / macro-F1 {figures}{before}"

@@ -1,0 +1,159 @@
+"""The accuracy table's trials: one protocol, nothing done twice, everything in MLflow."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskfer.config import Params, Settings
+from maskfer.errors import TrainingError
+from maskfer.registry.connection import connect
+from maskfer.stages import accuracy, train_expression
+
+PARAMS = Params.model_validate(
+    {
+        "mask_classifier": {"epochs": 1, "batch_size": 16, "width": 8},
+        "heatmap": {"epochs": 1, "batch_size": 16, "patch": 24, "stride": 12},
+        "expression": {"epochs": 1, "batch_size": 16, "width": 8},
+    }
+)
+SYSTEMS = [accuracy.SYSTEMS[name] for name in ("two_branch", "no_heatmap", "true_region")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("accuracy")
+
+
+@pytest.fixture(scope="module")
+def trials(toy_faces: Path, work: Path) -> list[accuracy.Trial]:
+    return list(
+        accuracy.run(toy_faces, work, params=PARAMS, systems=SYSTEMS, seeds=[1], real_masks=toy_faces)
+    )
+
+
+def test_every_system_is_judged_on_masked_and_unmasked_test_faces(trials: list[accuracy.Trial]) -> None:
+    assert [trial.system.name for trial in trials] == ["two_branch", "no_heatmap", "true_region"]
+    for trial in trials:
+        assert trial.fresh
+        assert trial.result["parameters"] > 0
+        for kind in ("masked", "unmasked"):
+            assert 0 <= trial.result[kind]["accuracy"] <= 1
+
+
+def test_what_ships_is_timed_and_judged_on_real_masks(trials: list[accuracy.Trial]) -> None:
+    released, *_, unreleased = trials
+
+    assert released.result["ms_a_face"] > 0
+    assert 0 <= released.result["real_mask_accuracy"] <= 1
+    assert (released.folder / accuracy.RELEASE / "model.onnx").is_file()
+    assert not (unreleased.folder / accuracy.RELEASE).exists()
+
+
+def test_a_second_run_trains_nothing_and_says_so(
+    toy_faces: Path, work: Path, trials: list[accuracy.Trial]
+) -> None:
+    again = list(
+        accuracy.run(toy_faces, work, params=PARAMS, systems=SYSTEMS, seeds=[1], real_masks=toy_faces)
+    )
+
+    assert [trial.fresh for trial in again] == [False, False, False]
+    assert [trial.result for trial in again] == [trial.result for trial in trials]
+
+
+@pytest.mark.usefixtures("trials")
+def test_what_comes_before_the_expression_is_trained_once_for_all_systems(work: Path) -> None:
+    shared = [
+        path.name.rpartition("-")[0] for path in (work / "seed-1" / "shared").iterdir() if path.is_dir()
+    ]
+
+    assert sorted(shared) == ["heatmaps", "masks"]
+
+
+@pytest.mark.usefixtures("trials")
+def test_a_changed_parameter_is_trained_anew_and_a_failure_keeps_what_is_finished(
+    toy_faces: Path, work: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(work, tmp_path / "work")
+    diverging = replace(SYSTEMS[1], overrides={"expression": {"learning_rate": 1e30, "epochs": 2}})
+    done: list[accuracy.Trial] = []
+    trials = accuracy.run(
+        toy_faces, copied, params=PARAMS, systems=[SYSTEMS[0], diverging], seeds=[1], real_masks=toy_faces
+    )
+
+    with pytest.raises(TrainingError, match="expression"):
+        done.extend(trials)
+
+    assert [(trial.system.name, trial.fresh) for trial in done] == [("two_branch", False)]
+    again = next(
+        accuracy.run(toy_faces, copied, params=PARAMS, systems=SYSTEMS[:1], seeds=[1], real_masks=toy_faces)
+    )
+    assert not again.fresh
+
+
+def test_every_trial_is_a_run_in_mlflow_once(
+    toy_faces: Path, trials: list[accuracy.Trial], settings: Settings
+) -> None:
+    for _ in range(2):
+        for trial in trials:
+            accuracy.log(trial, toy_faces, settings=settings)
+
+    client = connect(settings, create=False)
+    experiment = client.get_experiment_by_name(f"{settings.model_name}-accuracy")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in runs} == {
+        "two_branch-seed-1",
+        "no_heatmap-seed-1",
+        "true_region-seed-1",
+    }
+    assert len(runs) == 3
+    [first] = [run for run in runs if run.info.run_name == "two_branch-seed-1"]
+    assert first.data.metrics["masked/accuracy"] == trials[0].result["masked"]["accuracy"]
+    assert first.data.params["expression.model"] == "two_branch"
+
+
+def test_the_table_is_written_into_a_page_and_leaves_the_rest(
+    trials: list[accuracy.Trial], tmp_path: Path
+) -> None:
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n\nBefore.\n")
+
+    for _ in range(2):
+        accuracy.write_table(trials, tmp_path / "table.md", params=PARAMS, page=page)
+
+    text = page.read_text()
+    assert text.startswith("# Results\n\nBefore.\n")
+    assert text.count("| approach 2 (the default) | 1 |") == 1
+    assert (tmp_path / "table.md").read_text() in text
+
+
+def test_the_names_of_systems_are_unlike_and_all_can_be_made() -> None:
+    assert len(accuracy.SYSTEMS) == len(accuracy.METHODS) + len(accuracy.VARIANTS)
+    for system in accuracy.SYSTEMS.values():
+        assert system.params(Params(), seed=3).seed == 3
+
+
+def test_the_network_that_reads_the_true_region_is_not_released(toy_faces: Path, tmp_path: Path) -> None:
+    params = accuracy.SYSTEMS["true_region"].params(PARAMS, seed=1)
+
+    with pytest.raises(TrainingError, match="region"):
+        train_expression.run(
+            toy_faces,
+            tmp_path / "maps",
+            tmp_path / "release",
+            params=params,
+            lineage=None,  # type: ignore[arg-type]
+        )
