@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from maskfer.cli import main
 from maskfer.data.table import FacesTable, write_table
 from maskfer.release import Release
+from tests.cli.conftest import Maskfer
 from tests.known import KnownFaces
-
-Maskfer = Callable[..., str]
-
-
-@pytest.fixture
-def maskfer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Maskfer:
-    """Runs the command line and returns what it printed; failing, its one line."""
-
-    def run(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["maskfer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        assert (ended.value.code or 0) == code, shown.err
-        if code == 0:
-            return shown.out
-        line = shown.err.splitlines()[-1]
-        assert line.startswith("maskfer: error: ")
-        return line
-
-    return run
 
 
 def test_every_way_to_the_heatmap_of_synthetic_faces_is_timed_and_judged(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 )
 def accuracy(
     *,
-    data: Annotated[Path, typer.Option(help="Folder with faces.parquet.")],
+    data: Annotated[Path | None, typer.Option(help="Folder with faces.parquet.")] = None,
     work: Annotated[
         Path | None,
         typer.Option(
@@ -43,12 +43,17 @@ def accuracy(
     """Train and judge systems with several seeds under one protocol; goes on where it stopped."""
     from maskfer.config import Params, Settings
     from maskfer.data.table import FILE_NAME
+    from maskfer.errors import InputError
     from maskfer.stages import accuracy as stage
 
     if list_:
         for system in stage.SYSTEMS.values():
             typer.echo(f"{system.name:<20}{system.title}")
         return
+    if data is None:
+        raise InputError(
+            "--data is missing; give the folder with faces.parquet, as `maskfer data build` makes it"
+        )
     chosen, wanted = _systems(systems), _seeds(seeds)
     settings, made_with = Settings.load(), Params.load(params)
     folder, faces = work or settings.home / "accuracy", data / FILE_NAME

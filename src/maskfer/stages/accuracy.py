@@ -21,7 +21,7 @@ import numpy as np
 
 from maskfer import atomic, provenance
 from maskfer.config import Params, Settings
-from maskfer.data.table import FacesTable, table_sha256
+from maskfer.data.table import FacesTable, read_metadata, table_sha256
 from maskfer.evaluation import accuracy_table
 from maskfer.evaluation.predictions import columns_needed
 from maskfer.inference import Analyzer
@@ -122,7 +122,10 @@ def run(
     """Train and judge every system with every seed, seed by seed, yielding each when it is done.
 
     `real_masks` is a faces table of photographs of real masks, on which the mask classifiers are judged.
+    Raises `DatasetError` where one of the tables is none, before anything is trained.
     """
+    for table in (faces, *(() if real_masks is None else (real_masks,))):
+        read_metadata(table)
     real_sha256 = None if real_masks is None else table_sha256(real_masks)
     for seed in seeds:
         shared = _Shared(faces, work / f"seed-{seed}")
