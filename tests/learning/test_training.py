@@ -261,6 +261,8 @@ def test_twins_that_agree_cost_nothing_and_only_the_masked_one_learns() -> None:
     losses.twin_consistency(masked, unmasked).backward()  # type: ignore[no-untyped-call]
 
     assert masked.grad is not None
+    # Down the divergence: towards the unmasked answer, class 1.
+    assert masked.grad[0, 0] > 0 > masked.grad[0, 1]
     assert unmasked.grad is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
@@ -34,11 +35,12 @@ class ExpressionReading(NamedTuple):
     """What a method adds to the loss, already weighted."""
 
 
-class ExpressionNet(nn.Module):
+class ExpressionNet(nn.Module, ABC):
     """Expression logits from grey faces 0..255 and their context; each method is a subclass."""
 
     needs_landmarks: ClassVar[bool] = False
     """Whether `FaceContext.landmarks` has to be there."""
 
+    @abstractmethod
     def forward(self, faces: Float[Tensor, "b 1 s s"], context: FaceContext) -> ExpressionReading:
-        raise NotImplementedError
+        """Return the answer, and what the loss judges."""

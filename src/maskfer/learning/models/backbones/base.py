@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Feature maps of normalised grey faces, `channels` of them.
 
     The published networks have torchvision's parameter names, so that `load_pretrained` can fill them.
@@ -18,5 +20,6 @@ class Backbone(nn.Module):
         self.left_out = left_out
         """How names of published parameters begin that are not here: the classifier, layers after a cut."""
 
+    @abstractmethod
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b channels g g"]:
-        raise NotImplementedError
+        """Return the feature maps."""

@@ -7,6 +7,8 @@ classifier at the end.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from maskfer.learning.models.backbones.layers import he_initialise
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class _Residual(nn.Module):
+class _Residual(nn.Module, ABC):
     """Shared by both blocks: add the shortcut, projected where shapes differ."""
 
     expansion = 1
@@ -30,8 +32,9 @@ class _Residual(nn.Module):
                 nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
+    @abstractmethod
     def residual(self, features: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
-        raise NotImplementedError
+        """Return what is added to the shortcut."""
 
     def forward(self, features: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
         shortcut = features if self.downsample is None else self.downsample(features)
