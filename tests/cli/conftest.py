@@ -24,7 +24,7 @@ def maskfer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         assert (ended.value.code or 0) == code, shown.err
         if code == 0:
             return shown.out
-        line = shown.err.splitlines()[-1]
+        (line,) = shown.err.splitlines()
         assert line.startswith("maskfer: error: ")
         return line
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maskfer.cli import main
 from maskfer.config import Settings
 from maskfer.registry import Registry
+from tests.cli.conftest import Maskfer
 from tests.known import KnownFaces
 
-Maskfer = Callable[..., str]
 DECISION = {
     "promote": False,
     "reason": "worse on masked faces",
@@ -26,27 +23,12 @@ DECISION = {
 
 
 @pytest.fixture
-def maskfer(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Maskfer:
-    """Runs the command line on this test's registry and returns what it printed; failing, its one line."""
+def maskfer(maskfer: Maskfer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Maskfer:
+    """The command line, on this test's registry."""
     monkeypatch.setenv("MASKFER_HOME", str(settings.home))
     monkeypatch.setenv("MASKFER_MODEL_NAME", settings.model_name)
     monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["maskfer", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        assert (ended.value.code or 0) == code, shown.err
-        if code == 0:
-            return shown.out
-        (line,) = shown.err.splitlines()
-        assert line.startswith("maskfer: error: ")
-        return line
-
-    return run
+    return maskfer
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from maskfer.config import Params, Settings
 from maskfer.errors import TrainingError
@@ -23,14 +21,6 @@ PARAMS = Params.model_validate(
     }
 )
 SYSTEMS = [accuracy.SYSTEMS[name] for name in ("two_branch", "no_heatmap", "true_region")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

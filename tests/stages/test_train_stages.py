@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from maskfer.config import Params
 from maskfer.data.table import FacesTable, read_metadata, write_table
@@ -40,15 +38,6 @@ class Built(NamedTuple):
     mask: train_mask_classifier.MaskClassifierReport
     heatmaps: compute_heatmaps.HeatmapReport
     expression: train_expression.ExpressionReport
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums depend on how many threads share them: the killed run, below, has one as well."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

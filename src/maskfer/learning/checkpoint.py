@@ -30,6 +30,11 @@ def fingerprint(stage: str, *parts: Path | BaseModel | int | tuple[str, ...]) ->
     return digest.hexdigest()
 
 
+def path_of(out: Path, *, folder: Path | None) -> Path:
+    """Return where the run that makes `out` keeps its state: in `folder`, or beside `out`."""
+    return (folder or out.parent) / f".{out.name}.checkpoint.safetensors"
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """One file; `fingerprint` names the run (data, parameters, code), so that no other goes on from it."""

@@ -94,6 +94,12 @@ def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: 
     )
 
 
+def load_for_training(path: Path, *, classes: tuple[str, ...], crop_size: int) -> tuple[Faces, Faces]:
+    """Read the splits train and val; raises as `load` does."""
+    train, val = (load(path, split=split, classes=classes, crop_size=crop_size) for split in ("train", "val"))
+    return train, val
+
+
 def require_classes(faces: Faces, *, classes: tuple[str, ...], path: Path) -> None:
     """Raise `TrainingError` naming the classes that no training face has."""
     counts = torch.bincount(faces.labels[faces.labels >= 0], minlength=len(classes)).tolist()

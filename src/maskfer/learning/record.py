@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskfer.learning.training import SCORE, EpochReport, Trainer
+
+METRICS = "metrics.json"
+HISTORY = "history.csv"
 
 Item = TypeVar("Item")
 
@@ -48,6 +53,12 @@ def shown(items: Iterable[Item], *, title: str, total: int) -> Iterator[Item]:
             bar.update(task, completed=done)
             if bar.disable and 10 * done // total > 10 * (done - 1) // total:
                 _say(f"{title}: {100 * done // total} %")
+
+
+def write(folder: Path, *, metrics: Mapping[str, Any], history: Sequence[EpochReport]) -> None:
+    """Write `metrics.json` and `history.csv` into a stage's folder."""
+    (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / HISTORY).write_text(history_csv(history), encoding="utf-8")
 
 
 def history_csv(history: Sequence[EpochReport]) -> str:

@@ -106,6 +106,8 @@ class Trial:
     """Holds `result.json` and, unless the system cannot be released, `release` and `evaluation`."""
     result: dict[str, Any]
     """`accuracy` and `macro_f1` of `masked` and `unmasked` test faces, what the network costs, and more."""
+    key: str
+    """Hash of all that could change the result."""
     fresh: bool
     """False where it was finished before and only read back."""
 
@@ -137,7 +139,7 @@ def run(
                 folder, key, partial(_trial, shared=shared, params=made_with, real_masks=real_masks)
             )
             result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            yield Trial(system, seed, made_with, folder, result, fresh)
+            yield Trial(system, seed, made_with, folder, result, key, fresh)
 
 
 @dataclass(frozen=True)
@@ -277,10 +279,9 @@ def _ms_a_face(release: Release, faces: Path) -> float:
 
 def log(trial: Trial, faces: Path, *, settings: Settings) -> None:
     """Log a trial to MLflow, in an experiment of its own; one that was logged before is not logged again."""
-    marker = trial.folder.with_name(f"{trial.folder.name}.key")
     Registry(settings).log_trial(
         name=f"{trial.system.name}-seed-{trial.seed}",
-        key=marker.read_text(encoding="utf-8"),
+        key=trial.key,
         params=trial.params.model_dump(mode="json"),
         figures=trial.result,
         lineage=provenance.lineage(faces),

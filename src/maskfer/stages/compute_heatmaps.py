@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +18,12 @@ from maskfer import atomic
 from maskfer.config import Params
 from maskfer.data.table import write_table
 from maskfer.learning import architecture, export, heatmaps, record
-from maskfer.learning.checkpoint import Checkpoint, fingerprint
-from maskfer.learning.faces import Faces, load
+from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
+from maskfer.learning.faces import Faces, load_for_training
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.tasks.heatmap import HeatmapTask
 from maskfer.learning.training import Plan, Trainer, default_device, one_thread_each
-from maskfer.stages.train_mask_classifier import HISTORY, METRICS, WEIGHTS
+from maskfer.stages.train_mask_classifier import WEIGHTS
 
 HEATMAPS = "heatmaps.parquet"
 _CHUNK = 64
@@ -51,9 +50,7 @@ def run(
     classifier = architecture.mask_classifier(params)
     export.load_weights(classifier, weights)
     classifier = classifier.to(device).eval()
-    train, val = (
-        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
-    )
+    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
 
     started = time.perf_counter()
     drops = [_sensitivity(classifier, part, params=params, device=device) for part in (train, val)]
@@ -74,7 +71,7 @@ def run(
         region_weight=section.region_weight,
     )
     checkpoint = Checkpoint(
-        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        path_of(out, folder=checkpoints),
         fingerprint("compute_heatmaps", faces, weights, params.seed, params.data, section),
     )
     trainer = Trainer(
@@ -94,8 +91,7 @@ def run(
     with atomic.new_folder(out) as work:
         _write_maps(work / HEATMAPS, [(train, train_maps), (val, val_maps)], params=params, floor=floor)
         (work / WEIGHTS).write_bytes(export.weights_bytes(classifier))
-        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+        record.write(work, metrics=metrics, history=trainer.history)
     checkpoint.remove()
     return HeatmapReport(out / HEATMAPS, out / WEIGHTS, metrics)
 

@@ -13,15 +13,15 @@ from typing import Any
 from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
-from maskfer.learning.checkpoint import Checkpoint, fingerprint
-from maskfer.learning.faces import load, require_classes
+from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
+from maskfer.learning.faces import load_for_training, require_classes
 from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
 from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.release import Lineage, Release
 from maskfer.stages.train_landmarks import WEIGHTS as LANDMARKS
-from maskfer.stages.train_mask_classifier import HISTORY, WEIGHTS
+from maskfer.stages.train_mask_classifier import WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ def run(
         heatmaps,
         params=params,
         landmarks=landmarks,
-        checkpoint=(checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        checkpoint=path_of(out, folder=checkpoints),
     )
     task = trained.task
     with tempfile.TemporaryDirectory() as folder:
-        history = Path(folder) / HISTORY
+        history = Path(folder) / record.HISTORY
         history.write_text(trained.history, encoding="utf-8")
         release = export.write_release(
             out,
@@ -85,7 +85,7 @@ def run(
             ),
             params=params,
             lineage=lineage,
-            plots={f"training_{HISTORY}": history},
+            plots={f"training_{record.HISTORY}": history},
         )
     trained.checkpoint.remove()
     return ExpressionReport(release, trained.metrics)
@@ -99,9 +99,7 @@ def train(
     To judge the network on other faces: `replace(trained.task, val=others).validate(trained.task.model)`.
     """
     size, section, device = params.data.crop_size, params.expression, default_device()
-    training, validation = (
-        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
-    )
+    training, validation = load_for_training(faces, classes=params.classes, crop_size=size)
     require_classes(training, classes=params.classes, path=faces)
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +10,10 @@ from maskfer import atomic
 from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
-from maskfer.learning.checkpoint import Checkpoint, fingerprint
-from maskfer.learning.faces import Faces, load
+from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
+from maskfer.learning.faces import Faces, load_for_training
 from maskfer.learning.tasks.inpainting import InpaintingLoss, InpaintingTask, drawn_twins
 from maskfer.learning.training import Plan, Trainer, default_device
-from maskfer.stages.train_mask_classifier import HISTORY, METRICS
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
 
 WEIGHTS: Final = "inpainter.safetensors"
@@ -38,9 +36,7 @@ def run(
     kept in `checkpoints` (beside `out` by default). Raises `TrainingError` where a split has no drawn mask.
     """
     size, section, device = params.data.crop_size, params.inpainting, default_device()
-    train, val = (
-        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
-    )
+    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
     _require_drawn_twins({"train": train, "val": val}, path=faces)
     weights = heatmaps / CLASSIFIER
     classifier = architecture.mask_classifier(params)
@@ -55,7 +51,7 @@ def run(
         weights=InpaintingLoss(section.reconstruction, section.adversarial),
     )
     checkpoint = Checkpoint(
-        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        path_of(out, folder=checkpoints),
         fingerprint("train_inpainter", faces, weights, params.seed, params.data, section),
     )
     trainer = Trainer(
@@ -77,8 +73,7 @@ def run(
     task.model.load_state_dict(trainer.best)
     with atomic.new_folder(out) as work:
         (work / WEIGHTS).write_bytes(export.weights_bytes(task.model.generator))
-        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+        record.write(work, metrics=metrics, history=trainer.history)
     checkpoint.remove()
     return InpainterReport(out / WEIGHTS, metrics)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +10,11 @@ from maskfer import atomic
 from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
-from maskfer.learning.checkpoint import Checkpoint, fingerprint
-from maskfer.learning.faces import Faces, load
+from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
+from maskfer.learning.faces import Faces, load_for_training
 from maskfer.learning.tasks.landmarks import LandmarkTask, taught
 from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.stages.train_inpainter import WEIGHTS as INPAINTER
-from maskfer.stages.train_mask_classifier import HISTORY, METRICS
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
 
 WEIGHTS: Final = "landmarks.safetensors"
@@ -45,9 +43,7 @@ def run(
     kept in `checkpoints` (beside `out` by default). Raises `TrainingError` where a split has no landmarks.
     """
     size, section, device = params.data.crop_size, params.landmarks, default_device()
-    train, val = (
-        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
-    )
+    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
     _require_landmarks({"train": train, "val": val}, path=faces)
     used = [heatmaps / CLASSIFIER] + ([] if inpainter is None else [inpainter / INPAINTER])
     classifier = architecture.mask_classifier(params)
@@ -65,7 +61,7 @@ def run(
         device=device,
     )
     checkpoint = Checkpoint(
-        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        path_of(out, folder=checkpoints),
         fingerprint("train_landmarks", faces, *used, params.seed, params.data, section),
     )
     trainer = Trainer(
@@ -79,8 +75,7 @@ def run(
     reader.network.load_state_dict(trainer.best)
     with atomic.new_folder(out) as work:
         (work / WEIGHTS).write_bytes(export.weights_bytes(reader))
-        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+        record.write(work, metrics=metrics, history=trainer.history)
     checkpoint.remove()
     return LandmarksReport(out / WEIGHTS, metrics)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from maskfer import atomic
 from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
-from maskfer.learning.checkpoint import Checkpoint, fingerprint
-from maskfer.learning.faces import load
+from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
+from maskfer.learning.faces import load_for_training
 from maskfer.learning.tasks.mask import MaskTask
 from maskfer.learning.training import Plan, Trainer, default_device
 
 WEIGHTS = "mask_classifier.safetensors"
-METRICS = "metrics.json"
-HISTORY = "history.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +33,7 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
     Raises `TrainingError` where no training face is masked, or none is not.
     """
     size = params.data.crop_size
-    train, val = (
-        load(faces, split=split, classes=params.classes, crop_size=size) for split in ("train", "val")
-    )
+    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
     masked = int(train.is_masked.sum())
     if masked in (0, len(train)):
         raise TrainingError(
@@ -54,7 +49,7 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
         device=device,
     )
     checkpoint = Checkpoint(
-        (checkpoints or out.parent) / f".{out.name}.checkpoint.safetensors",
+        path_of(out, folder=checkpoints),
         fingerprint("train_mask_classifier", faces, params.seed, params.data, params.heatmap, section),
     )
     trainer = Trainer(
@@ -68,7 +63,6 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
     task.model.load_state_dict(trainer.best)
     with atomic.new_folder(out) as work:
         (work / WEIGHTS).write_bytes(export.weights_bytes(task.model))
-        (work / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (work / HISTORY).write_text(record.history_csv(trainer.history), encoding="utf-8")
+        record.write(work, metrics=metrics, history=trainer.history)
     checkpoint.remove()
     return MaskClassifierReport(out / WEIGHTS, metrics)
