@@ -110,6 +110,18 @@ def test_a_few_epochs_bring_the_landmarks_nearer(twins: Callable[..., Faces], in
     assert 0 <= figures["orientation_agreement"] <= 1
 
 
+def test_figures_of_what_is_not_there_are_left_out(twins: Callable[..., Faces]) -> None:
+    faces = twins(8)
+    task = _task(faces, inpainting=False)
+    task.val = replace(faces, twins=torch.full_like(faces.twins, UNKNOWN))  # real masks: nothing known
+
+    figures = task.validate(task.model)
+
+    assert "nme_masked" not in figures
+    assert "orientation_agreement" not in figures
+    assert figures["score"] == pytest.approx(1 - figures["nme_unmasked"])
+
+
 def test_what_was_guessed_through_a_real_mask_teaches_nothing(twins: Callable[..., Faces]) -> None:
     faces = twins(4)
     real = replace(faces, twins=torch.full_like(faces.twins, UNKNOWN))

@@ -19,9 +19,8 @@ import torch
 from maskfer.config import Params
 from maskfer.data.table import FacesTable, write_table
 from maskfer.errors import TrainingError
-from maskfer.learning import architecture, export
+from maskfer.learning import export
 from maskfer.learning.faces import load
-from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.release import Lineage, read
 from maskfer.stages import (
     compute_heatmaps,
@@ -104,14 +103,9 @@ def test_each_stage_writes_its_figures(built: Built) -> None:
 def test_the_release_is_one_graph_from_faces_to_answers_and_has_all_its_weights(built: Built) -> None:
     release = read(built.expression.release.path)
     session = ort.InferenceSession(release.onnx, providers=["CPUExecutionProvider"])
-    restored = MaskAwareNet(
-        mask_classifier=architecture.mask_classifier(PARAMS),
-        expression=architecture.expression_classifier(PARAMS),
-        landmarks=architecture.landmark_reader(PARAMS, inpainting=True),
-    )
+    restored = export.restore(release)
 
     answers = session.run(None, {"faces": np.zeros((3, 1, 96, 96), np.float32)})
-    export.load_weights(restored, release.weights)
 
     assert [answer.shape for answer in answers] == [(3, 3), (3,), (3, 5), (3, 4, 4)]
     assert export.check_parity(restored, release.onnx.read_bytes(), crop_size=96) <= export.PARITY_TOLERANCE

@@ -31,7 +31,8 @@ _UNTOUCHED, _REPAINTED = 0.15, 0.35
 """H_m up to which a pixel stays the input's, and from which on it is wholly the generator's.
 
 Below 1/2, where H_m has the border of the mask: it misses it by pixels, and a rest of mask in the picture is
-worse than some skin painted anew. Where nothing is sensitive H_m is sigmoid(-2.4), .08.
+worse than some skin painted anew. Where nothing is sensitive the exact H_m is sigmoid(-2), .12; the head's is
+less.
 """
 _BOX_MARGIN: Final = 1.1
 """Side of the local discriminator's box, in units of the region's longer side."""

@@ -86,14 +86,15 @@ class LandmarkTask:
         known = taught(self.val)
         masked, unmasked = known & self.val.is_masked, known & ~self.val.is_masked
         shipped = self._answers(model, self.inpainter)
-        figures = {
-            "nme_unmasked": self._error(shipped, unmasked),
-            "nme_masked": self._error(self._answers(model, None), masked),
-        }
-        if self.inpainter is not None:
-            figures["nme_masked_inpainted"] = self._error(shipped, masked)
-        shipped_error = (self._error(shipped, unmasked) + self._error(shipped, masked)) / 2
-        return {SCORE: 1 - shipped_error, **figures, **self._agreement(shipped)}
+        figures = {}
+        if unmasked.any():
+            figures["nme_unmasked"] = self._error(shipped, unmasked)
+        if masked.any():
+            figures["nme_masked"] = self._error(self._answers(model, None), masked)
+            if self.inpainter is not None:
+                figures["nme_masked_inpainted"] = self._error(shipped, masked)
+        errors = [self._error(shipped, rows) for rows in (unmasked, masked) if rows.any()]
+        return {SCORE: 1 - sum(errors) / len(errors), **figures, **self._agreement(shipped)}
 
     def _half_inpainted(
         self, faces: Float[Tensor, "b 1 s s"], inpainter: InpaintingGenerator, generator: Generator
@@ -109,11 +110,13 @@ class LandmarkTask:
         return answers
 
     def _error(self, answers: Float[Tensor, "n 68 2"], rows: Bool[Tensor, " n"]) -> float:
-        return normalised_mean_error(answers[rows], self.val.landmarks[rows]) if rows.any() else 0.0
+        return normalised_mean_error(answers[rows], self.val.landmarks[rows])
 
     def _agreement(self, landmarks: Float[Tensor, "n 68 2"]) -> dict[str, float]:
         # The table's orientation of a drawn twin is that of its unmasked face.
         drawn = (self.val.twins != UNKNOWN) & (self.val.orientations != UNKNOWN)
+        if not drawn.any():
+            return {}
         side = self.val.images.shape[-1]
         answers = orientation_probabilities(landmarks, side=side).argmax(dim=1)
         head = inference(self.mask_classifier, self.val).orientation.argmax(dim=1)
