@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from maskfer.faces.face import FaceDetector, Image
-from maskfer.inference import Analyzer, FaceReading
+from maskfer.inference import Analyzer, Crops, FaceReading, Predictions
 from services.model import ServedModel
 from services.scoring.pictures import decode_crops, decode_picture
 
@@ -26,7 +26,7 @@ class Scorer:
         """Judge crops: the body of a request, or the files of a form."""
         release = self.model.release
         crops = decode_crops(parts, size=release.crop_size, max_crops=self._max_crops)
-        judged = self._analyzer.predict(crops)
+        judged = self.judge(crops)
         orientations = judged.orientation.argmax(axis=1)
         predictions = [
             _verdict(
@@ -41,8 +41,14 @@ class Scorer:
     def analyze(self, content: bytes) -> dict[str, Any]:
         """Find and judge the faces of a picture."""
         image = decode_picture(content, max_pixels=self._max_pixels)
-        faces = [_face(reading) for reading in self._analyzer.analyze(image)]
+        detections, crops = self._analyzer.find(image)
+        readings = self._analyzer.readings(detections, self.judge(crops)) if detections else []
+        faces = [_face(reading) for reading in readings]
         return {"model": self._identity(), "image": _size(image), "faces": faces}
+
+    def judge(self, crops: Crops) -> Predictions:
+        """Ask the network; every answer of the service comes through here."""
+        return self._analyzer.predict(crops)
 
     def _identity(self) -> dict[str, str]:
         return {"name": self.model.name, "version": self.model.version, "sha256": self.model.sha256}

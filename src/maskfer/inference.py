@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -12,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from maskfer.errors import InputError, ReleaseError
 from maskfer.faces.crop import crop_face, model_input
-from maskfer.faces.face import Box, FaceDetector, Image
+from maskfer.faces.face import Box, Detection, FaceDetector, Image
 from maskfer.release import Release
 
 INPUT: Final = "faces"
@@ -107,21 +108,30 @@ class Analyzer:
         batches = range(0, len(crops), _MAX_BATCH)
         return Predictions.concatenate([self._run(crops[start : start + _MAX_BATCH]) for start in batches])
 
-    def analyze(self, image: Image) -> list[FaceReading]:
-        """Find and judge every face of a BGR picture, most confident first."""
+    def find(self, image: Image) -> tuple[list[Detection], UInt8[np.ndarray, "n s s"]]:
+        """Return every face of a BGR picture, most confident first, and its crop as `predict` takes it."""
         if self._detector is None:
             from maskfer.faces.detect import default_detector
 
             self._detector = default_detector()
-        detections = self._detector.detect(image)
-        if not detections:
-            return []
         release = self.release
+        detections = self._detector.detect(image)
         crops = [
             crop_face(image, found.box, size=release.crop_size, context=release.crop_context)[0]
             for found in detections
         ]
-        predictions = self.predict(np.stack(crops))
+        if not crops:
+            return [], np.empty((0, release.crop_size, release.crop_size), np.uint8)
+        return detections, np.stack(crops)
+
+    def analyze(self, image: Image) -> list[FaceReading]:
+        """Find and judge every face of a BGR picture, most confident first."""
+        detections, crops = self.find(image)
+        return self.readings(detections, self.predict(crops)) if detections else []
+
+    def readings(self, detections: Sequence[Detection], predictions: Predictions) -> list[FaceReading]:
+        """Join the faces that `find` found with what `predict` says of their crops."""
+        release = self.release
         orientations = predictions.orientation.argmax(axis=1)
         return [
             FaceReading(
