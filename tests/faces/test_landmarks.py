@@ -47,12 +47,16 @@ def test_a_face_whose_lower_half_is_covered_gets_landmarks_near_the_five_points(
     predictor: DlibLandmarks, drawn_faces: list[DrawnFace]
 ) -> None:
     detector = default_detector()
+    disagreements = []
     for face in drawn_faces:
         covered = face.image.copy()
         cv2.fillConvexPoly(covered, np.int32(face.landmarks[[2, 29, 14, 12, 8, 4]]), (230, 230, 230))
         found = primary_face(detector.detect(covered), covered)
         if found is not None:
-            assert disagreement(predictor.predict_checked(covered, found), found.points) <= 0.6
+            disagreements.append(disagreement(predictor.predict_checked(covered, found), found.points))
+    # The detector may lose a covered face; were it to lose most of them, this would say nothing of landmarks.
+    assert len(disagreements) > len(drawn_faces) / 2
+    assert max(disagreements) <= 0.6
 
 
 def test_missing_weights_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
