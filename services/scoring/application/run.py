@@ -68,8 +68,9 @@ class LiveApplication:
         """Return what happened, in one line."""
         dropped = self.dropped + self._source.skipped
         words = f"{self.sent} frames sent, {self.answered} answered, {dropped} dropped"
-        if self._link.reconnections:
-            words += f", {self._link.reconnections} reconnections"
+        again = self._link.reconnections
+        if again:
+            words += f", {again} reconnection{'s' if again > 1 else ''}"
         if self._latencies_ms:
             middle, slow = np.percentile(list(self._latencies_ms), [50, 95])
             words += f"; latency p50 {middle:.0f} ms, p95 {slow:.0f} ms"
