@@ -139,8 +139,8 @@ class Follower(Generic[T]):
         self._put(ready)
         before = "" if self._serves is None else f" (before: v{self._serves.version})"
         self._serves, self._refusal = model, None
-        self.counts.switched += 1
         _log.info("%s is now %s%s, sha256 %s", self.alias, version, before, model.sha256[:12])
+        self.counts.switched += 1
 
     def _is_served(self, version: ModelVersion) -> bool:
         now = self._serves
@@ -154,16 +154,15 @@ class Follower(Generic[T]):
         known = self._refusal if self._refusal and self._refusal.version == _key(version) else None
         wait_s = min(2 * known.wait_s, _LONGEST_WAIT_S) if known else self._settings.model_poll_s
         self._refusal = _Refusal(_key(version), type(error), wait_s, time.monotonic() + wait_s)
-        self.counts.refused += 1
         if known is None or known.cause is not type(error):
             _log.error(
                 "%s: %s is refused, %s: %s",
                 *(self.alias, version, self._stays(), error),
                 exc_info=_unforeseen(error),
             )
+        self.counts.refused += 1
 
     def _not_reached(self, error: Exception) -> None:
-        self.counts.unreachable += 1
         if self._silence is not type(error):
             self._silence = type(error)
             _log.warning(
@@ -171,6 +170,7 @@ class Follower(Generic[T]):
                 *(self.alias, self._stays(), error),
                 exc_info=_unforeseen(error),
             )
+        self.counts.unreachable += 1
 
     def _lost(self, error: ModelNotFound) -> None:
         if self._gone is None:

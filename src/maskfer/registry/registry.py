@@ -263,11 +263,12 @@ class Registry:
     # -- inside ---------------------------------------------------------------------------------------
 
     def _by_alias(self, name: str, alias: str) -> ModelVersion:
-        self.require_model(name)
         try:
             with self._speaking():
                 return self._version(self._client.get_model_version_by_alias(name, alias))
         except ModelNotFound as error:
+            # Only now: a service asks every two seconds, and this is the more expensive question.
+            self.require_model(name)
             remedy = "see `maskfer models list`"
             if alias == CHAMPION:
                 remedy = (
