@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskfer import release as releases
 from maskfer.config import Settings
 from maskfer.release import Release
+
+if TYPE_CHECKING:
+    from maskfer.registry import ModelVersion, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +49,21 @@ def load_model(reference: str | None, settings: Settings) -> ServedModel:
     from maskfer.registry import CHAMPION, Registry
 
     registry = Registry(settings)
-    version = registry.resolve(reference or f"{settings.model_name}@{CHAMPION}")
+    return registered_model(registry, registry.resolve(reference or f"{settings.model_name}@{CHAMPION}"))
+
+
+def registered_model(registry: Registry, version: ModelVersion) -> ServedModel:
+    """Return a version's verified release, downloaded where it is not here; raises what `load_model` does."""
     return ServedModel(registry.download(version), version.name, str(version.version), registered=True)
+
+
+def followed_alias(reference: str | None, settings: Settings) -> str | None:
+    """Return the `NAME@ALIAS` behind a reference; None for a folder or a version, which never move."""
+    from maskfer.registry import CHAMPION, Reference
+
+    if reference is None:
+        return f"{settings.model_name}@{CHAMPION}"
+    if "@" not in reference:
+        return None
+    wanted = Reference.parse(reference, default_name=settings.model_name)
+    return str(wanted) if wanted.alias is not None else None

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
+from maskfer import golden
 from maskfer import release as releases
 from maskfer.config import Settings
 from maskfer.data.table import encode_image, encode_region, write_faces
+from maskfer.inference import Analyzer
 from maskfer.labels import EXPRESSIONS, ORIENTATIONS
 from maskfer.release import Description, Lineage, Release
 
@@ -53,10 +55,12 @@ class KnownFaces:
         blind_to_up: bool = False,
         classes: tuple[str, ...] | None = None,
         dataset_sha256: str = "0" * 64,
+        golden_of: Release | None = None,
     ) -> Release:
         """Write a release that reads the code; where it is blind it answers the first class.
 
         `shift` moves its borders between the classes, in grey levels: other answers, about as good.
+        `golden_of` gives it another release's answers to the golden faces; its own graph answers otherwise.
         """
         classes = classes or self.classes
         description = Description(
@@ -71,9 +75,12 @@ class KnownFaces:
         graph = _quadrant_graph(
             len(classes), shift=shift, blind_when_masked=blind_when_masked, blind_to_up=blind_to_up
         )
-        return releases.write(
-            self.folder / "releases" / name, description=description, weights=name.encode(), onnx=graph
+        out, weights = self.folder / "releases" / name, name.encode()
+        release = releases.write(out, description=description, weights=weights, onnx=graph)
+        golden_files = golden.record(
+            Analyzer(golden_of or release).predict, size=release.crop_size, context=release.crop_context
         )
+        return releases.write(out, description=description, weights=weights, onnx=graph, golden=golden_files)
 
 
 def _quadrants(

@@ -62,6 +62,7 @@ def test_a_version_says_what_it_is_and_where_it_comes_from(registry: Registry, r
     assert not version.is_champion
     assert {path.name for path in stored(version).iterdir()} == {
         "MODEL_CARD.md",
+        "golden",
         "model.json",
         "model.onnx",
         "model.safetensors",
@@ -155,9 +156,28 @@ def test_a_release_exchanged_whole_is_found_by_the_versions_own_hashes(
         registry.download(version)
 
 
+def test_of_several_processes_that_need_a_version_each_gets_it(registry: Registry, release: Release) -> None:
+    version = registry.register(release)
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda _: Registry(registry.settings).download(version).sha256, range(4)))
+    assert got == [release.sha256] * 4
+
+
+def test_a_challenger_stands_beside_the_champion(registry: Registry, release: Release) -> None:
+    version = registry.register(release)
+    registry.promote(version, reason="the first", forced=True)
+    registry.challenge(version)
+    assert registry.resolve("challenger").aliases == ("challenger", "champion")
+    assert registry.history().discrepancy is None
+    registry.end_challenge()
+    with pytest.raises(ModelNotFound):
+        registry.end_challenge()
+    assert registry.resolve("champion").version == version.version
+
+
 def test_files_that_are_gone_are_an_error(registry: Registry, release: Release) -> None:
     version = registry.register(release)
-    for path in stored(version).iterdir():
+    for path in [path for path in stored(version).rglob("*") if path.is_file()]:
         path.unlink()
     with pytest.raises((ReleaseError, RegistryUnavailable)):
         registry.download(version)

@@ -30,6 +30,7 @@ def release(tmp_path: Path) -> Release:
         weights=b"weights",
         onnx=b"graph",
         plots={"loss.png": plot},
+        golden={"faces.npy": b"faces"},
     )
 
 
@@ -45,11 +46,14 @@ def test_what_is_written_is_what_is_read(release: Release) -> None:
         "model.json",
         "MODEL_CARD.md",
         "plots/loss.png",
+        "golden/faces.npy",
     }
     assert json.loads((release.path / "model.json").read_text())["lineage"]["dataset_sha256"] == "1" * 64
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "MODEL_CARD.md", "plots/loss.png"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "model.safetensors", "MODEL_CARD.md", "plots/loss.png", "golden/faces.npy"]
+)
 def test_a_changed_byte_in_any_file_is_found_and_named(release: Release, name: str) -> None:
     file = release.path / name
     file.write_bytes(file.read_bytes()[:-1] + b"!")
@@ -133,4 +137,5 @@ def test_a_judged_release_carries_its_figures_and_keeps_everything_else(
     assert judged.files["model.onnx"] == release.files["model.onnx"]
     assert judged.metadata.created_at == release.metadata.created_at
     assert {"plots/loss.png", "plots/slices.png"} <= set(judged.files)
+    assert judged.files["golden/faces.npy"] == release.files["golden/faces.npy"]
     assert judged.sha256 != release.sha256

@@ -75,7 +75,8 @@ async def _analyze(request: Request) -> Response:
 async def _answer(request: Request, work: Callable[[Scorer], dict[str, Any]]) -> Response:
     state = request.app.state
     loop = asyncio.get_running_loop()
-    return JSONResponse(await loop.run_in_executor(state.pool, work, state.scorer))
+    scorer = request.state.scorer = state.scorer  # once: whatever is swapped meanwhile, this one answers
+    return JSONResponse(await loop.run_in_executor(state.pool, work, scorer))
 
 
 async def _parts(request: Request, *, limit: int) -> list[bytes]:
@@ -167,7 +168,7 @@ class Admission:
 
 
 class ModelHeaders:
-    """ASGI middleware: every answer names the model that gives it."""
+    """ASGI middleware: every answer names the model that gave it; one that needed none, the present model."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
@@ -178,12 +179,13 @@ class ModelHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        of_request: dict[str, Any] = scope.setdefault("state", {})
 
         async def naming(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
-                scorer: Scorer | None = getattr(self._state, "scorer", None)
+                scorer: Scorer | None = of_request.get("scorer") or getattr(self._state, "scorer", None)
                 if scorer is not None:
                     headers["X-Model-Version"] = scorer.model.version
             await send(message)

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from maskfer.config import Settings
 from maskfer.errors import ServiceUnavailable
+from maskfer.golden import checked_analyzer
 from services.model import load_model
 
 
@@ -16,11 +17,11 @@ def serve(settings: Settings, *, model: str | None, host: str, port: int, worker
     """Become the BentoML server once it is sure that it can answer; never returns.
 
     This process is replaced, so that signals reach the server itself and no process is left in between.
-    Raises `ServiceUnavailable` where the port is taken, and what `load_model` raises.
+    Raises `ServiceUnavailable` where the port is taken, and what `load_model` and `checked_analyzer` raise.
     """
     check_port(host, port)
     reference = model or settings.scoring_model
-    load_model(reference, settings)
+    checked_analyzer(load_model(reference, settings).release)
     environment = os.environ | {
         "BENTOML_CONFIG_OPTIONS": f"services.scoring.workers={workers}",
         "BENTOML_DO_NOT_TRACK": "True",

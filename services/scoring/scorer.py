@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskfer.faces.face import Detection, FaceDetector, Image
-from maskfer.inference import Analyzer, Crops, FaceReading, Predictions
+from maskfer.golden import checked_analyzer
+from maskfer.inference import Crops, FaceReading, Predictions
 from services.model import ServedModel
 from services.scoring.pictures import decode_crops, decode_picture
 
+if TYPE_CHECKING:
+    from services.scoring.shadow import Shadow
+
 
 class Scorer:
-    """Answers for one model; may be called from several threads."""
+    """Answers for one model; may be called from several threads.
+
+    `shadow` is shown every answer. Raises `ReleaseError` where the model does not answer its golden faces.
+    """
 
     def __init__(
-        self, model: ServedModel, detector: FaceDetector, *, max_pixels: int, max_crops: int
+        self,
+        model: ServedModel,
+        detector: FaceDetector,
+        *,
+        max_pixels: int,
+        max_crops: int,
+        shadow: Shadow | None = None,
     ) -> None:
         self.model = model
-        self._analyzer = Analyzer(model.release, detector)
+        self._analyzer = checked_analyzer(model.release, detector)
+        self._shadow = shadow
         self._max_pixels = max_pixels
         self._max_crops = max_crops
 
@@ -52,7 +66,10 @@ class Scorer:
 
     def judge(self, crops: Crops) -> Predictions:
         """Ask the network; every answer of the service comes through here."""
-        return self._analyzer.predict(crops)
+        judged = self._analyzer.predict(crops)
+        if self._shadow is not None:
+            self._shadow.offer(self.model, self._analyzer, crops, judged)
+        return judged
 
     def identity(self) -> dict[str, str]:
         """Return what the service calls its model: name, version, sha256."""

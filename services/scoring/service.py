@@ -12,9 +12,12 @@ import bentoml
 import cv2
 
 from maskfer.config import Settings
-from services.model import load_model
+from services.model import ServedModel, load_model
+from services.scoring.hosting import follow_challenger, follow_champion
 from services.scoring.http import ModelHeaders, create_app, open_app
 from services.scoring.scorer import Scorer
+from services.scoring.shadow import Shadow
+from services.scoring.shadow_records import ShadowRecords
 
 app = create_app()
 
@@ -31,13 +34,24 @@ class Scoring:
         settings = Settings.load()
         # Requests run beside each other; OpenCV's own threads would only contend with them.
         cv2.setNumThreads(1)
-        self.scorer = Scorer(
-            load_model(settings.scoring_model, settings),
-            default_detector(),
-            max_pixels=settings.max_pixels,
-            max_crops=settings.max_crops,
-        )
-        open_app(app, self.scorer, settings)
+        detector = default_detector()
+        shadow = Shadow(ShadowRecords(settings.home)) if settings.shadow_model else None
+
+        def make(model: ServedModel) -> Scorer:
+            return Scorer(
+                model,
+                detector,
+                max_pixels=settings.max_pixels,
+                max_crops=settings.max_crops,
+                shadow=shadow,
+            )
+
+        open_app(app, make(load_model(settings.scoring_model, settings)), settings)
+        # Nothing else may hold a scorer: a replaced one goes with the last request that it answers.
+        app.state.follower = follow_champion(app.state, settings, make=make)
+        if shadow is not None and settings.shadow_model is not None:
+            shadow.start()
+            follow_challenger(app.state, settings, shadow, reference=settings.shadow_model)
         _end_with_parent()
         _calm_collector()
 

@@ -275,6 +275,10 @@ class Settings(BaseSettings):
     """GPUs of each training step on a cluster; 0 trains on processors."""
     scoring_model: str | None = None
     """The service's model: a release folder, `NAME@ALIAS` or `NAME@VERSION`; unset means the champion."""
+    model_poll_s: float = Field(2.0, gt=0, le=600)
+    """Seconds between two looks at where the alias of the service's model points."""
+    shadow_model: str | None = Field(None, pattern=r"^[^/:@]+@[\w-]+$")
+    """A second model that is asked too and only compared, e.g. `maskfer@challenger`; unset means none."""
     scoring_host: str = "127.0.0.1"
     scoring_port: int = Field(3000, ge=0, le=65535)
     """Port of the scoring service."""

@@ -5,6 +5,7 @@ model.onnx          what answers and what is measured
 model.json          what it is: classes, crop, parameters, lineage, figures, sha256 of every other file
 MODEL_CARD.md       the same for a reader
 plots/*.png         the pictures of the card
+golden/*.npy        drawn faces and the graph's answers to them, asked again before it is served (`golden`)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ONNX: Final = "model.onnx"
 METADATA: Final = "model.json"
 CARD: Final = "MODEL_CARD.md"
 PLOTS: Final = "plots/"
+GOLDEN: Final = "golden/"
 _REQUIRED: Final = (WEIGHTS, ONNX, CARD)
 
 
@@ -185,10 +187,12 @@ def write(
     onnx: bytes | Path,
     card: str | None = None,
     plots: Mapping[str, Path] | None = None,
+    golden: Mapping[str, bytes | Path] | None = None,
 ) -> Release:
     """Write a release folder at `out`, whole or not at all, and return it verified.
 
-    `plots` are copied to `plots/<name>`; a release without `card` gets one that says it is not judged yet.
+    `plots` are copied to `plots/<name>`, `golden` to `golden/<name>`; a release without `card` gets one that
+    says it is not judged yet.
     """
     with atomic.new_folder(out) as work:
         _put(work / WEIGHTS, weights)
@@ -196,6 +200,8 @@ def write(
         _put(work / CARD, (card or _unjudged_card(description.name)).encode("utf-8"))
         for plot, source in (plots or {}).items():
             _put(work / PLOTS / plot, source)
+        for name, content in (golden or {}).items():
+            _put(work / GOLDEN / name, content)
         files = {
             file.relative_to(work).as_posix(): file_sha256(file)
             for file in sorted(work.rglob("*"))
@@ -210,7 +216,6 @@ def judged(
     release: Release, out: Path, *, metrics: Mapping[str, Any], card: str, plots: Mapping[str, Path]
 ) -> Release:
     """Write a copy of `release` at `out` with figures, a model card, and `plots` beside those it has."""
-    kept = {name.removeprefix(PLOTS): release.path / name for name in release.files if name.startswith(PLOTS)}
     described = release.metadata.model_dump(exclude={"files", "format_version"})
     return write(
         out,
@@ -218,7 +223,8 @@ def judged(
         weights=release.weights,
         onnx=release.onnx,
         card=card,
-        plots={**kept, **plots},
+        plots={**_files_under(release, PLOTS), **plots},
+        golden=_files_under(release, GOLDEN),
     )
 
 
@@ -226,6 +232,12 @@ def file_sha256(path: Path) -> str:
     """Return the hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_under(release: Release, folder: str) -> dict[str, Path]:
+    return {
+        name.removeprefix(folder): release.path / name for name in release.files if name.startswith(folder)
+    }
 
 
 def _put(target: Path, content: bytes | Path) -> None:

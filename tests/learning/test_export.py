@@ -9,7 +9,9 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from maskfer import golden
 from maskfer.errors import ReleaseError, TrainingError
+from maskfer.inference import OUTPUTS, Analyzer
 from maskfer.labels import ORIENTATIONS
 from maskfer.learning import export
 from maskfer.learning.models.two_branch import TwoBranchNet
@@ -47,6 +49,11 @@ def test_the_network_restored_from_a_release_alone_answers_as_its_graph(tiny_rel
     )
 
     assert difference <= export.PARITY_TOLERANCE
+
+
+def test_a_release_carries_its_graphs_answers_to_the_golden_faces(tiny_release: Release) -> None:
+    assert {f"golden/{name}.npy" for name in ("faces", *OUTPUTS)} <= set(tiny_release.files)
+    golden.check(Analyzer(tiny_release))
 
 
 def test_a_graph_that_answers_differently_is_refused(tiny_release: Release) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from maskfer.registry import Event, ModelVersion, Registry
 
 models = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-app.add_typer(models, name="models", help="Registered models: list, show, history, promote, rollback.")
+app.add_typer(
+    models, name="models", help="Registered models: list, show, history, promote, rollback, shadow."
+)
 
 Name = Annotated[str | None, typer.Option("--name", help="Model; default MASKFER_MODEL_NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -25,14 +27,14 @@ Version = Annotated[str, typer.Argument(help="champion, v3, 3, or NAME@ before o
 @models.command("list", epilog="Examples:\n\n`maskfer models list`\n\n`maskfer models list --json`")
 def list_versions(name: Name = None, as_json: Json = False) -> None:
     """List every version, newest first."""
-    registry = _registry()
+    registry = open_registry()
     name = name or registry.settings.model_name
     registry.require_model(name)
     versions = registry.versions(name)
     if as_json:
-        _print_json([version.to_json() for version in versions])
+        print_json([version.to_json() for version in versions])
         return
-    table = _new_table(name)
+    table = new_table(name)
     for column in ("version", "registered", "accuracy", "unmasked", "masked", "data", "decision"):
         numeric = column in {"accuracy", "unmasked", "masked"}
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
@@ -47,21 +49,21 @@ def list_versions(name: Name = None, as_json: Json = False) -> None:
             version.tags.get("decision", "-"),
             style="bold" if version.is_champion else None,
         )
-    _print(table)
+    print_table(table)
 
 
 @models.command(epilog="Examples:\n\n`maskfer models show champion`\n\n`maskfer models show v3 --json`")
 def show(version: Version, as_json: Json = False) -> None:
     """Show one version: where it comes from, its figures, and what was decided about it."""
-    registry = _registry()
+    registry = open_registry()
     found = registry.resolve(version)
     figures = registry.metrics(found)
     if as_json:
-        _print_json({**found.to_json(), "metrics": figures, "decision_numbers": found.decision})
+        print_json({**found.to_json(), "metrics": figures, "decision_numbers": found.decision})
         return
     from maskfer.promotion.report import decision_table
 
-    table = _new_table(f"{found}{' (champion)' if found.is_champion else ''}")
+    table = new_table(f"{found}{' (champion)' if found.is_champion else ''}")
     table.show_header = False
     table.add_column("what", no_wrap=True)
     table.add_column("value", overflow="fold")
@@ -85,22 +87,22 @@ def show(version: Version, as_json: Json = False) -> None:
     }
     for what, value in rows.items():
         table.add_row(what, value)
-    _print(table)
+    print_table(table)
     if found.decision and found.decision["comparisons"]:
-        _print(decision_table(found.decision))
+        print_table(decision_table(found.decision))
 
 
 @models.command(epilog="Examples:\n\n`maskfer models history`\n\n`maskfer models history --json`")
 def history(name: Name = None, as_json: Json = False) -> None:
     """Show who was champion when, and why."""
-    found = _registry().history(name)
+    found = open_registry().history(name)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
         return
     if not found.events:
         typer.echo(f"{found.name}: no version was champion yet; see `maskfer models list`")
         return
-    table = _new_table(f"{found.name}: champions")
+    table = new_table(f"{found.name}: champions")
     for column in ("version", "from (UTC)", "until", "by", "how", "why"):
         table.add_column(column, overflow="fold")
     for reign in found.reigns:
@@ -115,7 +117,7 @@ def history(name: Name = None, as_json: Json = False) -> None:
             event.reason,
             style="bold" if reign.until is None else None,
         )
-    _print(table)
+    print_table(table)
     if found.discrepancy:
         typer.secho(f"attention: {found.discrepancy}", fg="yellow", err=True)
 
@@ -131,7 +133,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Make a version the champion, if its recorded decision allows it or with `--force`."""
-    registry = _registry()
+    registry = open_registry()
     event = registry.promote(registry.resolve(version), reason=_given(reason), forced=force)
     _tell(event, as_json=as_json)
 
@@ -145,10 +147,11 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make the latest earlier champion that still exists the champion again."""
-    _tell(_registry().rollback(reason=_given(reason), name=name), as_json=as_json)
+    _tell(open_registry().rollback(reason=_given(reason), name=name), as_json=as_json)
 
 
-def _registry() -> Registry:
+def open_registry() -> Registry:
+    """Return the registry that the settings lead to."""
     from maskfer.config import Settings
     from maskfer.registry import Registry
 
@@ -165,7 +168,7 @@ def _given(reason: str) -> str:
 
 def _tell(event: Event, *, as_json: bool) -> None:
     if as_json:
-        _print_json(event.to_json())
+        print_json(event.to_json())
         return
     before = "nobody" if event.previous is None else f"v{event.previous}"
     typer.echo(f"champion is now v{event.version} (before: {before}); {event.reason}")
@@ -175,18 +178,21 @@ def _label(version: ModelVersion) -> str:
     return f"v{version.version}{' champion' if version.is_champion else ''}"
 
 
-def _new_table(title: str) -> Table:
+def new_table(title: str) -> Table:
+    """Return an empty table as all of these commands print it."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print a table to the terminal's width."""
     from rich.console import Console
 
     Console().print(table)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print what `--json` asks for."""
     typer.echo(json.dumps(value, indent=2))

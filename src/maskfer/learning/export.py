@@ -19,9 +19,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from maskfer import release
+from maskfer import golden, release
 from maskfer.config import Params
 from maskfer.errors import ReleaseError, TrainingError
+from maskfer.faces.crop import model_input
+from maskfer.inference import INPUT, OUTPUTS, Crops, Predictions
 from maskfer.learning import architecture
 from maskfer.learning.models.backbones import fold_norms
 from maskfer.learning.models.mask_aware import FaceAnswers, MaskAwareNet
@@ -39,7 +41,7 @@ def write_release(
     name: str = "maskfer",
     plots: Mapping[str, Path] | None = None,
 ) -> release.Release:
-    """Write `model` as a release folder at `out`, whole or not at all.
+    """Write `model` as a release folder at `out`, whole or not at all, with its answers to the golden faces.
 
     Raises `TrainingError` where the exported graph does not answer as the model does.
     """
@@ -54,7 +56,24 @@ def write_release(
         params=params.model_dump(mode="json"),
         lineage=lineage,
     )
-    return release.write(out, description=description, weights=weights_bytes(model), onnx=graph, plots=plots)
+    return release.write(
+        out,
+        description=description,
+        weights=weights_bytes(model),
+        onnx=graph,
+        plots=plots,
+        golden=golden_answers(graph, crop_size=crop_size, crop_context=params.data.crop_context),
+    )
+
+
+def golden_answers(graph: bytes, *, crop_size: int, crop_context: float) -> dict[str, bytes]:
+    """Return the files with which a release proves later that it still answers as `graph` does now."""
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    def predict(crops: Crops) -> Predictions:
+        return Predictions(*session.run(list(OUTPUTS), {INPUT: model_input(crops)}))
+
+    return golden.record(predict, size=crop_size, context=crop_context)
 
 
 def to_onnx(model: MaskAwareNet, *, crop_size: int) -> bytes:

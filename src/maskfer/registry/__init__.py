@@ -6,6 +6,16 @@ elsewhere it is the server that `MASKFER_TRACKING_URI` names.
 
 from maskfer.registry.history import Event, History, Reign
 from maskfer.registry.registry import Registry, open_release
-from maskfer.registry.versions import CHAMPION, ModelVersion, Reference
+from maskfer.registry.versions import CHALLENGER, CHAMPION, ModelVersion, Reference
 
-__all__ = ["CHAMPION", "Event", "History", "ModelVersion", "Reference", "Registry", "Reign", "open_release"]
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "Event",
+    "History",
+    "ModelVersion",
+    "Reference",
+    "Registry",
+    "Reign",
+    "open_release",
+]

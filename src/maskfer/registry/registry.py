@@ -16,11 +16,12 @@ from filelock import FileLock, Timeout
 from maskfer import atomic
 from maskfer import release as releases
 from maskfer.config import Settings
-from maskfer.errors import ModelNotFound, PromotionRefused, RegistryError, ReleaseCorrupted, ReleaseError
-from maskfer.registry import recording
+from maskfer.errors import ModelNotFound, PromotionRefused, RegistryError, ReleaseError
+from maskfer.registry import downloads, recording
 from maskfer.registry.connection import artifact_location, connect, speaking
 from maskfer.registry.history import Event, History
 from maskfer.registry.versions import (
+    CHALLENGER,
     CHAMPION,
     DECISION,
     DECISION_JSON,
@@ -94,23 +95,25 @@ class Registry:
         Every sha256 is checked against `model.json` and against what the version itself states. Raises
         `ReleaseCorrupted` where one differs; nothing is kept of such a download.
         """
-        folder = self._cache_folder(version)
-        if folder.is_dir():
-            try:
-                return self._verified(folder, version)
-            except ReleaseError:
-                shutil.rmtree(folder)  # a damaged cache is not the registry's fault: fetch anew
-        from mlflow.artifacts import download_artifacts
+        folder = downloads.cache_folder(version, home=self.settings.home)
+        # Worker processes follow the same alias: one of them fetches, the others find it there.
+        with downloads.only_downloader(folder):
+            if folder.is_dir():
+                try:
+                    return downloads.verified(folder, version)
+                except ReleaseError:
+                    shutil.rmtree(folder)  # a damaged cache is not the registry's fault: fetch anew
+            from mlflow.artifacts import download_artifacts
 
-        with atomic.new_folder(folder) as work:
-            with self._speaking():
-                uri = self._client.get_model_version_download_uri(version.name, str(version.version))
-                fetched = download_artifacts(
-                    artifact_uri=uri, dst_path=str(work), tracking_uri=self.settings.registry_uri
-                )
-            _lift(Path(fetched), work)
-            self._verified(work, version)
-        return releases.read(folder)
+            with atomic.new_folder(folder) as work:
+                with self._speaking():
+                    uri = self._client.get_model_version_download_uri(version.name, str(version.version))
+                    fetched = download_artifacts(
+                        artifact_uri=uri, dst_path=str(work), tracking_uri=self.settings.registry_uri
+                    )
+                downloads.lift(Path(fetched), work)
+                downloads.verified(work, version)
+            return releases.read(folder)
 
     def register(self, release: Release, *, name: str | None = None) -> ModelVersion:
         """Log a release as a run and register it as a new version; the same release keeps its version.
@@ -225,6 +228,18 @@ class Registry:
                 forced=False,
             )
 
+    def challenge(self, version: ModelVersion) -> None:
+        """Make a version the challenger: a service that shadows asks it too and compares."""
+        with self._speaking():
+            self._client.set_registered_model_alias(version.name, CHALLENGER, str(version.version))
+
+    def end_challenge(self, name: str | None = None) -> None:
+        """Leave nobody challenger; raises `ModelNotFound` where nobody is."""
+        name = name or self.settings.model_name
+        self._by_alias(name, CHALLENGER)
+        with self._speaking():
+            self._client.delete_registered_model_alias(name, CHALLENGER)
+
     def history(self, name: str | None = None) -> History:
         """Return who was champion when, and why; deleted versions and deleted runs stay in it."""
         name = name or self.settings.model_name
@@ -248,11 +263,12 @@ class Registry:
     # -- inside ---------------------------------------------------------------------------------------
 
     def _by_alias(self, name: str, alias: str) -> ModelVersion:
-        self.require_model(name)
         try:
             with self._speaking():
                 return self._version(self._client.get_model_version_by_alias(name, alias))
         except ModelNotFound as error:
+            # Only now: a service asks every two seconds, and this is the more expensive question.
+            self.require_model(name)
             remedy = "see `maskfer models list`"
             if alias == CHAMPION:
                 remedy = (
@@ -336,25 +352,6 @@ class Registry:
                 )
             return recording.event_of(client.get_run(run.info.run_id))
 
-    def _cache_folder(self, version: ModelVersion) -> Path:
-        digest = (version.release_sha256 or "unstated")[:12]
-        return self.settings.home / "cache" / "releases" / f"{version.name}-v{version.version}-{digest}"
-
-    def _verified(self, folder: Path, version: ModelVersion) -> Release:
-        try:
-            release = releases.read(folder)
-            if version.files:
-                releases.verify(release, expected=version.files)
-        except ReleaseCorrupted as error:
-            text = str(error).replace(f"{folder}/", "")
-            raise ReleaseCorrupted(
-                f"{version}: {text} (its files lie at {version.source}; `maskfer models rollback` goes back "
-                "to an earlier champion)"
-            ) from error
-        except ReleaseError as error:
-            raise ReleaseError(f"{version}: {error}") from error
-        return release
-
     def _version(self, version: MlflowVersion, *, aliases: Mapping[str, Any] | None = None) -> ModelVersion:
         own = version.aliases
         if aliases is not None:
@@ -392,15 +389,6 @@ def _check_allowed(
             f"{version}: judged against {_v(decision['champion'])}, "
             f"but the champion is {_v(champion)}{remedy}"
         )
-
-
-def _lift(fetched: Path, work: Path) -> None:
-    # MLflow puts the artifact folder into the folder it is given.
-    if fetched.resolve() == work.resolve():
-        return
-    for entry in list(fetched.iterdir()):
-        entry.replace(work / entry.name)
-    fetched.rmdir()
 
 
 def _v(version: int | None) -> str:

@@ -13,6 +13,8 @@ from maskfer.errors import ModelNotFound
 
 CHAMPION: Final = "champion"
 """The alias that serving follows."""
+CHALLENGER: Final = "challenger"
+"""The alias of a version that is tried beside the champion."""
 
 RELEASE_SHA256: Final = "release_sha256"
 FILE_SHA256: Final = "sha256/"
