@@ -5,6 +5,7 @@ model.onnx          what answers and what is measured
 model.json          what it is: classes, crop, parameters, lineage, figures, sha256 of every other file
 MODEL_CARD.md       the same for a reader
 plots/*.png         the pictures of the card
+reference.json      how its training faces and its answers were distributed (`drift`), where they were at hand
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ONNX: Final = "model.onnx"
 METADATA: Final = "model.json"
 CARD: Final = "MODEL_CARD.md"
 PLOTS: Final = "plots/"
+REFERENCE: Final = "reference.json"
 _REQUIRED: Final = (WEIGHTS, ONNX, CARD)
 
 
@@ -185,6 +187,7 @@ def write(
     onnx: bytes | Path,
     card: str | None = None,
     plots: Mapping[str, Path] | None = None,
+    reference: bytes | Path | None = None,
 ) -> Release:
     """Write a release folder at `out`, whole or not at all, and return it verified.
 
@@ -196,6 +199,8 @@ def write(
         _put(work / CARD, (card or _unjudged_card(description.name)).encode("utf-8"))
         for plot, source in (plots or {}).items():
             _put(work / PLOTS / plot, source)
+        if reference is not None:
+            _put(work / REFERENCE, reference)
         files = {
             file.relative_to(work).as_posix(): file_sha256(file)
             for file in sorted(work.rglob("*"))
@@ -219,6 +224,7 @@ def judged(
         onnx=release.onnx,
         card=card,
         plots={**kept, **plots},
+        reference=release.path / REFERENCE if REFERENCE in release.files else None,
     )
 
 

@@ -8,26 +8,39 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from maskfer import release
+from maskfer import drift, release
 from maskfer.config import Params
 from maskfer.errors import ReleaseError, TrainingError
+from maskfer.faces.crop import model_input
+from maskfer.inference import INPUT, OUTPUTS, Predictions
 from maskfer.learning import architecture
 from maskfer.learning.models.backbones import fold_norms
 from maskfer.learning.models.mask_aware import FaceAnswers, MaskAwareNet
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference between torch and ONNX Runtime, in probability."""
+_ANSWERED = 4096
+"""Faces of `val` whose answers are the reference: more would not change the shares, and would cost time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The faces that a release was made with, grey."""
+
+    training: UInt8[np.ndarray, "n s s"]
+    val: UInt8[np.ndarray, "m s s"]
 
 
 def write_release(
@@ -38,9 +51,11 @@ def write_release(
     lineage: release.Lineage,
     name: str = "maskfer",
     plots: Mapping[str, Path] | None = None,
+    seen: Seen | None = None,
 ) -> release.Release:
     """Write `model` as a release folder at `out`, whole or not at all.
 
+    With `seen` it carries what later inputs are compared with (`drift`).
     Raises `TrainingError` where the exported graph does not answer as the model does.
     """
     crop_size = params.data.crop_size
@@ -54,7 +69,14 @@ def write_release(
         params=params.model_dump(mode="json"),
         lineage=lineage,
     )
-    return release.write(out, description=description, weights=weights_bytes(model), onnx=graph, plots=plots)
+    return release.write(
+        out,
+        description=description,
+        weights=weights_bytes(model),
+        onnx=graph,
+        plots=plots,
+        reference=None if seen is None else _reference(graph, seen),
+    )
 
 
 def to_onnx(model: MaskAwareNet, *, crop_size: int) -> bytes:
@@ -153,6 +175,20 @@ def restore(shipped: release.Release) -> MaskAwareNet:
     )
     load_weights(model, shipped.weights)
     return model.eval()
+
+
+def _reference(graph: bytes, seen: Seen) -> bytes:
+    step = -(-len(seen.val) // _ANSWERED)
+    faces = seen.val[::step]
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    # The graph is asked and not the network: what ships is what later answers are compared with.
+    answers = Predictions.concatenate(
+        [
+            Predictions(*session.run(list(OUTPUTS), {INPUT: model_input(faces[start : start + 256])}))
+            for start in range(0, len(faces), 256)
+        ]
+    )
+    return drift.Reference.of(seen.training, answers).to_bytes()
 
 
 def _largest_difference(want: Float[np.ndarray, "*shape"], got: Float[np.ndarray, "*shape"]) -> float:
