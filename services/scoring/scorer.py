@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from maskfer.faces.face import Detection, FaceDetector, Image
 from maskfer.inference import Analyzer, Crops, FaceReading, Predictions
 from services.model import ServedModel
 from services.scoring.pictures import decode_crops, decode_picture
+from services.scoring.watch import Watch
 
 
 class Scorer:
@@ -18,6 +20,7 @@ class Scorer:
         self, model: ServedModel, detector: FaceDetector, *, max_pixels: int, max_crops: int
     ) -> None:
         self.model = model
+        self.watch = Watch(model)
         self._analyzer = Analyzer(model.release, detector)
         self._max_pixels = max_pixels
         self._max_crops = max_crops
@@ -52,7 +55,10 @@ class Scorer:
 
     def judge(self, crops: Crops) -> Predictions:
         """Ask the network; every answer of the service comes through here."""
-        return self._analyzer.predict(crops)
+        started_s = time.perf_counter()
+        answers = self._analyzer.predict(crops)
+        self.watch.note(crops, answers, seconds=time.perf_counter() - started_s)
+        return answers
 
     def identity(self) -> dict[str, str]:
         """Return what the service calls its model: name, version, sha256."""
