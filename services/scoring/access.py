@@ -9,7 +9,9 @@ from starlette.datastructures import Headers
 
 from maskfer.config import Settings
 
-OPEN: Final = frozenset({"/livez", "/healthz", "/readyz", "/", "/page", "/openapi.json", "/openapi/{name}"})
+OPEN: Final = frozenset(
+    {"/livez", "/healthz", "/readyz", "/", "/page", "/page/{file}", "/openapi.json", "/openapi/{name}"}
+)
 """Routes that need no token: an orchestrator's probes, the page, and how to use the service. Not `/metrics`:
 what the service has seen is nobody else's business."""
 
