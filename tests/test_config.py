@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from maskfer.config import Params
+from maskfer.config import Params, Settings
 from maskfer.errors import ParamsError
 
 
@@ -43,3 +43,20 @@ def test_params_with_a_path_survive_the_way_through_json() -> None:
     params = Params.model_validate({"expression": {"model": "ran", "pretrained": "weights/resnet18.pth"}})
 
     assert Params.model_validate_json(params.model_dump_json()) == params
+
+
+@pytest.mark.parametrize("given", ["first, second,", '["first", "second"]'])
+def test_tokens_are_separated_by_commas_and_never_shown(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("MASKFER_API_TOKENS", given)
+    monkeypatch.setenv("MASKFER_CORS_ORIGINS", "https://a.example,https://b.example")
+    settings = Settings.load()
+    assert [token.get_secret_value() for token in settings.api_tokens] == ["first", "second"]
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+    assert "first" not in repr(settings)
+
+
+def test_tokens_that_do_not_parse_are_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKFER_API_TOKENS", '["first"')
+    with pytest.raises(ParamsError, match="MASKFER_api_tokens") as caught:
+        Settings.load()
+    assert "first" not in str(caught.value)

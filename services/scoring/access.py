@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import hmac
+from typing import Final
+
+from starlette.datastructures import Headers
 
 from maskfer.config import Settings
+
+OPEN: Final = frozenset(
+    {"/livez", "/healthz", "/readyz", "/", "/page", "/page/{file}", "/openapi.json", "/openapi/{name}"}
+)
+"""Routes that need no token: an orchestrator's probes, the page, and how to use the service. Not `/metrics`:
+what the service has seen is nobody else's business."""
 
 
 def allowed(token: str | None, settings: Settings) -> bool:
@@ -15,6 +24,12 @@ def allowed(token: str | None, settings: Settings) -> bool:
     # Every token is compared, each in constant time: how long it takes says nothing about them.
     matches = [hmac.compare_digest(given, _bytes(known.get_secret_value())) for known in settings.api_tokens]
     return any(matches)
+
+
+def bearer(headers: Headers) -> str | None:
+    """Return the token of an `Authorization: Bearer` header."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _bytes(token: str) -> bytes:

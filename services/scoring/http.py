@@ -8,15 +8,14 @@ with 500.
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders, State, UploadFile
+from starlette.datastructures import MutableHeaders, State, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -25,13 +24,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskfer.config import Settings
-from maskfer.errors import InputError, MaskferError, RequestTooLarge, ServiceUnavailable
+from maskfer.errors import MaskferError
+from services.scoring import openapi
+from services.scoring.limits import Admission, BodyLimit, Deadline
 from services.scoring.live import LiveClients, live
-from services.scoring.problems import EmptyRequest, problem
+from services.scoring.problems import EmptyRequest, UnsupportedMedia, answer
 from services.scoring.scorer import Scorer
-
-_log: Final = logging.getLogger("maskfer.scoring")
-_RETRY_AFTER_S: Final = 1
 
 
 def create_app() -> Starlette:
@@ -40,9 +38,10 @@ def create_app() -> Starlette:
         routes=[
             Route("/predict", _predict, methods=["POST"]),
             Route("/analyze", _analyze, methods=["POST"]),
+            *openapi.routes(),
             WebSocketRoute("/live", live),
         ],
-        middleware=[Middleware(BodyLimit), Middleware(Admission)],
+        middleware=[Middleware(BodyLimit), Middleware(Admission), Middleware(Deadline)],
         exception_handlers={
             MaskferError: _answer_error,
             HTTPException: _answer_http_error,
@@ -76,11 +75,16 @@ async def _answer(request: Request, work: Callable[[Scorer], dict[str, Any]]) ->
     state = request.app.state
     loop = asyncio.get_running_loop()
     scorer = request.state.scorer = state.scorer  # once: whatever is swapped meanwhile, this one answers
-    return JSONResponse(await loop.run_in_executor(state.pool, work, scorer))
+    # With the request's context, so that what happens in the thread is counted and logged as its own.
+    run = contextvars.copy_context().run
+    return JSONResponse(await loop.run_in_executor(state.pool, run, work, scorer))
 
 
 async def _parts(request: Request, *, limit: int) -> list[bytes]:
     """The files of a form, or the body as the only one; one or more, up to `limit`."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMedia("request body: Content-Encoding is not read; send it uncompressed")
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "multipart/form-data":
         content = await request.body()
@@ -95,11 +99,7 @@ async def _parts(request: Request, *, limit: int) -> list[bytes]:
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:
-    status, body = problem(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, MaskferError):
-        _log.error("request failed", exc_info=error)
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, ServiceUnavailable) else None
-    return JSONResponse(body, status_code=status, headers=headers)
+    return answer(error)  # a fault of ours is logged by services.scoring.edge, where it arrives as well
 
 
 async def _answer_http_error(_request: Request, error: Exception) -> Response:
@@ -111,60 +111,6 @@ async def _answer_http_error(_request: Request, error: Exception) -> Response:
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # the client hung up; nginx's number for the access log
-
-
-class BodyLimit:
-    """ASGI middleware: a body over the limit is answered 413, whether its length is announced or not."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a `receive` that counts."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        limit = scope["app"].state.settings.max_body_bytes
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > limit:
-            await (await _answer_error(Request(scope), _too_large(limit)))(scope, receive, send)
-            return
-        received = 0
-
-        async def counting() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise _too_large(limit)
-            return message
-
-        await self.app(scope, counting, send)
-
-
-class Admission:
-    """ASGI middleware: what is over the number of requests worked on at a time is answered 503 at once."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self._working = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if self._working >= scope["app"].state.settings.max_requests:
-            refused = ServiceUnavailable(
-                f"the service works on {self._working} requests already; ask again in {_RETRY_AFTER_S} s"
-            )
-            await (await _answer_error(Request(scope), refused))(scope, receive, send)
-            return
-        self._working += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._working -= 1
 
 
 class ModelHeaders:
@@ -191,9 +137,3 @@ class ModelHeaders:
             await send(message)
 
         await self.app(scope, receive, naming)
-
-
-def _too_large(limit: int) -> InputError:
-    return RequestTooLarge(
-        f"request body: over the limit of {limit:,} bytes; send less, or raise MASKFER_MAX_BODY_BYTES"
-    )

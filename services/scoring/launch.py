@@ -25,8 +25,13 @@ def serve(settings: Settings, *, model: str | None, host: str, port: int, worker
     environment = os.environ | {
         "BENTOML_CONFIG_OPTIONS": f"services.scoring.workers={workers}",
         "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": str(settings.home.absolute() / "bentoml"),
+        # By port: the processes' metrics lie there, and a second service would sweep out the first one's.
+        "BENTOML_HOME": str(settings.home.absolute() / "bentoml" / str(port)),
         "MASKFER_HOME": str(settings.home.absolute()),
+        # A second fence behind our own, for a header that OpenCV reads otherwise than we do.
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(settings.max_pixels),
+        # It would write a line for every broken picture; the answer says so already.
+        "OPENCV_LOG_LEVEL": "SILENT",
     }
     if reference is not None:
         environment["MASKFER_SCORING_MODEL"] = reference

@@ -7,6 +7,7 @@ Frames are neither stored nor logged.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from maskfer.config import Settings
 from maskfer.errors import MaskferError, ServiceUnavailable
+from services.scoring import metrics
 from services.scoring.access import allowed
 from services.scoring.problems import problem
 from services.scoring.protocol import (
@@ -75,10 +77,12 @@ class LiveClients:
             full = ServiceUnavailable(f"live: {self.count} clients are connected already; come again later")
             raise _SentAwayError.because(full, TRY_LATER)
         self.count += 1
+        metrics.live_opened()
         try:
             yield
         finally:
             self.count -= 1
+            metrics.live_closed()
 
 
 async def live(websocket: WebSocket) -> None:
@@ -86,6 +90,7 @@ async def live(websocket: WebSocket) -> None:
     state = websocket.app.state
     settings: Settings = state.settings
     if not _same_origin(websocket, settings):
+        metrics.refused("origin")
         await websocket.close()  # before it is accepted: 403, and a page could not read a body anyway
         return
     await websocket.accept()
@@ -147,6 +152,7 @@ async def _hello(websocket: WebSocket, settings: Settings) -> Hello:
     except ProtocolError as error:
         raise _SentAwayError.because(error, POLICY) from error
     if not allowed(hello.token, settings):
+        metrics.refused("token")
         wanted = Failure("Unauthorized", "hello: the token is missing or none of this service's")
         raise _SentAwayError(TOKEN, "token", wanted)
     return hello
@@ -256,6 +262,7 @@ class _Connection:
                 waiting = self._take()
                 continue
             for frame in waiting.let_go:
+                metrics.frame_dropped("superseded")
                 await self._send(Dropped(frame))
             answer = await self._answer(waiting)
             # Taken before the answer leaves: a client that sends its next frame at once, within the window,
@@ -270,11 +277,15 @@ class _Connection:
         number = waiting.frame.frame
         loop = asyncio.get_running_loop()
         try:
-            faces = await loop.run_in_executor(self._state.pool, self._judge, waiting, scorer)
+            # With the connection's context: its faces are counted in its line of the log.
+            run = contextvars.copy_context().run
+            faces = await loop.run_in_executor(self._state.pool, run, self._judge, waiting, scorer)
         except ServiceUnavailable:
+            metrics.frame_dropped("overload")
             return Dropped(number, _RETRY_AFTER_S)
         except MaskferError as error:
             return _failure(error, number)
+        metrics.frame_answered()
         server_ms = 1000.0 * (time.monotonic() - waiting.at_s)
         return Reading(number, scorer.model.version, server_ms, faces)
 

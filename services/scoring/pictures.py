@@ -5,11 +5,11 @@ The size is read from the file's header before a pixel is decoded, so a decompre
 
 from __future__ import annotations
 
-import io
+import math
 import re
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -23,6 +23,11 @@ _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 NPY: Final = b"\x93NUMPY"
 _NPY_HEADER_BYTES: Final = 10_000
+_NPY_HEADER: Final = re.compile(
+    rb"\{'descr': '(?P<descr>[<>|=]?[A-Za-z]\d{0,9})', 'fortran_order': (?P<order>True|False), "
+    rb"'shape': \((?P<shape>[0-9, ]{0,100})\), ?\} *\n?"
+)
+"""What `numpy.save` writes; of the types those that are a letter and a size."""
 _FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that state the picture's size (SOF0-15 without DHT, JPG, DAC)."""
 
@@ -49,6 +54,11 @@ def decode_picture(content: bytes, *, max_pixels: int) -> Image:
         raise ImageError("picture: does not decode; send a whole JPEG, PNG or WebP") from error
     if image is None:
         raise ImageError("picture: does not decode; send a whole JPEG, PNG or WebP")
+    if sorted(image.shape[:2]) != sorted((height, width)):  # sorted: EXIF may turn it
+        raise ImageError(
+            f"picture: its header states {width} x {height} pixels, it holds {image.shape[1]} x "
+            f"{image.shape[0]}; send a whole JPEG, PNG or WebP"
+        )
     return np.asarray(image, np.uint8)
 
 
@@ -96,13 +106,7 @@ def decode_crops(parts: Sequence[bytes], *, size: int, max_crops: int) -> Crops:
 
 
 def _decode_npy(content: bytes, *, size: int, max_crops: int) -> Crops:
-    stream = io.BytesIO(content)
-    try:
-        first = np.lib.format.read_magic(stream) == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read(stream, max_header_size=_NPY_HEADER_BYTES)
-    except (ValueError, SyntaxError, TypeError, struct.error) as error:
-        raise ImageError("crops: the .npy header does not parse; write the array with numpy.save") from error
+    shape, fortran_order, dtype, start = _npy_header(content)
     if dtype != np.uint8 or fortran_order or shape[1:] not in {(size, size), (size, size, 3)}:
         raise InputError(
             f"crops: got {dtype} {list(shape)}{' in Fortran order' if fortran_order else ''}, expected uint8 "
@@ -112,13 +116,32 @@ def _decode_npy(content: bytes, *, size: int, max_crops: int) -> Crops:
         raise EmptyRequest("crops: got an array of none; send at least one")
     if shape[0] > max_crops:
         raise _too_many(shape[0], max_crops)
-    pixels = content[stream.tell() :]
-    if len(pixels) != int(np.prod(shape)):
+    pixels = content[start:]
+    count = math.prod(shape)
+    if len(pixels) != count:
         raise ImageError(
-            f"crops: the .npy holds {len(pixels)} bytes after its header, expected {int(np.prod(shape))}; "
+            f"crops: the .npy holds {len(pixels)} bytes after its header, expected {count}; "
             "send the whole file"
         )
     return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
+def _npy_header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, order and type as the header of a .npy states them, and where the values begin.
+
+    NumPy's own reader hands the header to Python's parser, which a few hundred brackets bring to its knees.
+    """
+    size = "<H" if content[6:7] == b"\1" else "<I"
+    try:
+        (length,) = struct.unpack_from(size, content, len(NPY) + 2)
+        start = len(NPY) + 2 + struct.calcsize(size) + int(length)
+        found = _NPY_HEADER.fullmatch(content, start - int(length), start)
+        if found is None or length > _NPY_HEADER_BYTES or start > len(content):
+            raise ValueError("no header that numpy.save writes")
+        shape = tuple(int(number) for number in found["shape"].decode().split(",") if number.strip())
+        return shape, found["order"] == b"True", np.dtype(found["descr"].decode()), start
+    except (ValueError, TypeError, struct.error) as error:
+        raise ImageError("crops: the .npy header does not parse; write the array with numpy.save") from error
 
 
 def _too_many(got: int, limit: int) -> InputError:

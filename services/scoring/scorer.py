@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from maskfer.golden import checked_analyzer
 from maskfer.inference import Crops, FaceReading, Predictions
 from services.model import ServedModel
 from services.scoring.pictures import decode_crops, decode_picture
+from services.scoring.watch import Watch
 
 if TYPE_CHECKING:
     from services.scoring.shadow import Shadow
@@ -31,6 +33,7 @@ class Scorer:
         shadow: Shadow | None = None,
     ) -> None:
         self.model = model
+        self.watch = Watch(model)
         self._analyzer = checked_analyzer(model.release, detector)
         self._shadow = shadow
         self._max_pixels = max_pixels
@@ -66,10 +69,12 @@ class Scorer:
 
     def judge(self, crops: Crops) -> Predictions:
         """Ask the network; every answer of the service comes through here."""
-        judged = self._analyzer.predict(crops)
+        started_s = time.perf_counter()
+        answers = self._analyzer.predict(crops)
+        self.watch.note(crops, answers, seconds=time.perf_counter() - started_s)
         if self._shadow is not None:
-            self._shadow.offer(self.model, self._analyzer, crops, judged)
-        return judged
+            self._shadow.offer(self.model, self._analyzer, crops, answers)
+        return answers
 
     def identity(self) -> dict[str, str]:
         """Return what the service calls its model: name, version, sha256."""

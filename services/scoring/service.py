@@ -7,12 +7,16 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import bentoml
 import cv2
+from _bentoml_sdk import Service
+from starlette.types import ASGIApp
 
 from maskfer.config import Settings
 from services.model import ServedModel, load_model
+from services.scoring import connections, edge, logs
 from services.scoring.hosting import follow_challenger, follow_champion
 from services.scoring.http import ModelHeaders, create_app, open_app
 from services.scoring.scorer import Scorer
@@ -22,10 +26,22 @@ from services.scoring.shadow_records import ShadowRecords
 app = create_app()
 
 
-# A short timeout: BentoML keeps a timer per request until it ends, and thousands of them are felt at p99.
-@bentoml.service(name="scoring", workers=1, traffic={"timeout": 10})
+class _Surrounded(Service[Any]):  # type: ignore[misc]
+    """A BentoML service whose application lies behind `services.scoring.edge`."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """Called once in every server process, before its uvicorn is configured."""
+        settings = Settings.load()
+        logs.configure(settings)
+        connections.guard(settings)
+        # Ours comes first and answers as the other errors do. Not much later: BentoML keeps a timer for each
+        # request until it ends, and thousands of them are felt at p99.
+        self.config["traffic"] = {"timeout": settings.request_timeout_s + 2}
+        return edge.surround(super().to_asgi(is_main), routes=app.routes, state=app.state, settings=settings)
+
+
 @bentoml.asgi_app(app, path="/")
-class Scoring:
+class _Scoring:
     """Judges faces over HTTP with the champion, or the model that `MASKFER_SCORING_MODEL` names."""
 
     def __init__(self) -> None:
@@ -60,7 +76,12 @@ class Scoring:
         return hasattr(app.state, "scorer")
 
 
-Scoring.add_asgi_middleware(ModelHeaders, state=app.state)  # type: ignore[attr-defined]
+Scoring = _Surrounded(
+    name="scoring", config={"workers": 1, "logging": {"access": {"enabled": False}}}, inner=_Scoring
+)
+"""What `bentoml serve` looks for."""
+Scoring.add_asgi_middleware(edge.Floor)
+Scoring.add_asgi_middleware(ModelHeaders, state=app.state)
 
 
 def _end_with_parent() -> None:

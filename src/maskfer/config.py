@@ -5,12 +5,14 @@ Both forbid unknown keys and check ranges when they are made, so no later code m
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -18,7 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from maskfer.errors import ParamsError
 from maskfer.labels import EXPRESSIONS, label_column
@@ -252,6 +254,22 @@ class Params(_Frozen):
             raise ParamsError(f"{path}: {_first_problem(error)}") from error
 
 
+def _listed(value: Any) -> Any:
+    """Split `a,b`, or read `["a", "b"]`; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+_Listed = (NoDecode, BeforeValidator(_listed))
+
+
 class Settings(BaseSettings):
     """Where things are: read from `MASKFER_*` environment variables, defaults for a laptop."""
 
@@ -290,10 +308,18 @@ class Settings(BaseSettings):
     """Most crops in one request to `/predict`."""
     max_requests: int = Field(128, ge=1)
     """Requests that one worker of the scoring service works on at a time; more are answered 503."""
-    api_tokens: tuple[SecretStr, ...] = ()
-    """Tokens of which the scoring service wants one, as a JSON list; empty means everybody is allowed."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins, besides its own, whose pages may use the scoring service, as a JSON list."""
+    max_connections: int = Field(1000, ge=1)
+    """Connections that one worker of the scoring service holds at a time, live ones included."""
+    request_timeout_s: float = Field(10.0, gt=0)
+    """A request that has not arrived and been answered after this is given up; so is an idle connection."""
+    api_tokens: Annotated[tuple[SecretStr, ...], *_Listed] = ()
+    """Tokens of which the scoring service wants one, separated by commas; none means everybody is allowed."""
+    cors_origins: Annotated[tuple[str, ...], *_Listed] = ()
+    """Origins, besides its own, whose pages may use the scoring service, separated by commas."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    """What the scoring service logs; WARNING leaves out the line for every request."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """Lines of its log: `auto` is text on a terminal and JSON elsewhere."""
     live_idle_s: float = Field(60.0, gt=0)
     """A live connection without a message for this long is closed."""
     live_max_clients: int = Field(64, ge=1)
@@ -322,5 +348,7 @@ class Settings(BaseSettings):
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    got = "" if problem["type"] == "extra_forbidden" else f" (got {problem['input']!r})"
+    # A token that does not parse is still a token.
+    quiet = problem["type"] == "extra_forbidden" or where.startswith("api_tokens")
+    got = "" if quiet else f" (got {problem['input']!r})"
     return f"{where}: {problem['msg']}{got}"

@@ -6,6 +6,7 @@ model.json          what it is: classes, crop, parameters, lineage, figures, sha
 MODEL_CARD.md       the same for a reader
 plots/*.png         the pictures of the card
 golden/*.npy        drawn faces and the graph's answers to them, asked again before it is served (`golden`)
+reference.json      how its training faces and its answers were distributed (`drift`), where they were at hand
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ METADATA: Final = "model.json"
 CARD: Final = "MODEL_CARD.md"
 PLOTS: Final = "plots/"
 GOLDEN: Final = "golden/"
+REFERENCE: Final = "reference.json"
 _REQUIRED: Final = (WEIGHTS, ONNX, CARD)
 
 
@@ -188,6 +190,7 @@ def write(
     card: str | None = None,
     plots: Mapping[str, Path] | None = None,
     golden: Mapping[str, bytes | Path] | None = None,
+    reference: bytes | Path | None = None,
 ) -> Release:
     """Write a release folder at `out`, whole or not at all, and return it verified.
 
@@ -202,6 +205,8 @@ def write(
             _put(work / PLOTS / plot, source)
         for name, content in (golden or {}).items():
             _put(work / GOLDEN / name, content)
+        if reference is not None:
+            _put(work / REFERENCE, reference)
         files = {
             file.relative_to(work).as_posix(): file_sha256(file)
             for file in sorted(work.rglob("*"))
@@ -225,6 +230,7 @@ def judged(
         card=card,
         plots={**_files_under(release, PLOTS), **plots},
         golden=_files_under(release, GOLDEN),
+        reference=release.path / REFERENCE if REFERENCE in release.files else None,
     )
 
 

@@ -8,12 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 import pytest
 
+from maskfer.release import Release
 from tests.films import film
+
+if TYPE_CHECKING:
+    from tests.integration.watched import Served
 
 MASKFER = str(Path(sys.executable).with_name("maskfer"))
 
@@ -79,3 +84,14 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty seconds of one synthetic person, 240 frames."""
     return film(tmp_path_factory.mktemp("film") / "clip.mp4", frames=240)
+
+
+@pytest.fixture(scope="session")
+def watched(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two server processes on one port, with a release that carries reference statistics."""
+    from tests.integration.watched import served, with_reference
+
+    home = tmp_path_factory.mktemp("watched")
+    release = with_reference(tiny_release, home / "release")
+    with served(home, release, workers=2, MASKFER_MAX_BODY_BYTES="1000000") as running:
+        yield running

@@ -18,7 +18,7 @@ import yaml
 
 _K8S = Path(__file__).resolve().parents[2] / "k8s"
 _OVERLAYS = sorted(folder.name for folder in (_K8S / "overlays").iterdir())
-_MADE_BY_THE_TEAM = {"maskfer-registry-db"}
+_MADE_BY_THE_TEAM = {"maskfer-registry-db", "maskfer-scoring-tokens"}
 """Secrets that hold what no repository may hold; docs/operations.md says how to make them."""
 
 Document = dict[str, Any]

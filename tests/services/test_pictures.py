@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import resource
 import struct
+import zipfile
 import zlib
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,3 +137,144 @@ def test_a_crop_of_another_size_names_itself() -> None:
     good = _encoded(".png", image=np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(InputError, match="crop 1: is 64 x 48 pixels, expected 8 x 8"):
         decode_crops([good, _FORMATS["jpeg"]], size=8, max_crops=4)
+
+
+_CORNERS = np.zeros((40, 64, 3), np.uint8)
+_CORNERS[:20, :32] = (0, 0, 255)  # red, top left
+_CORNERS[:20, 32:] = (0, 255, 0)  # green, top right
+_CORNERS[20:, :32] = (255, 0, 0)  # blue, bottom left; bottom right is black
+_TURNED = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image, 1),
+}
+"""What a viewer shows of a picture with each EXIF orientation (TIFF 6.0, tag 274)."""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", _TURNED)
+def test_a_picture_is_turned_as_its_exif_says(kind: str, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    content = _saved(PIL.Image.fromarray(_CORNERS[..., ::-1]), kind, exif=exif, lossless=True, quality=95)
+    image = decode_picture(content, max_pixels=64 * 40)
+    shown = _TURNED[orientation](_CORNERS)
+    assert image.shape == shown.shape
+    # The middle of each quarter: JPEG's blocks do not reach it.
+    height, width = shown.shape[:2]
+    for row, column in ((1, 1), (1, 3), (3, 1), (3, 3)):
+        place = height * row // 4, width * column // 4
+        assert image[place] == pytest.approx(shown[place].astype(int), abs=12), (orientation, row, column)
+
+
+def test_sixteen_bits_become_eight() -> None:
+    wide = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 7
+    image = decode_picture(_encoded(".png", image=wide), max_pixels=256)
+    assert np.abs(image[..., 0].astype(int) - np.arange(256).reshape(16, 16)).max() <= 1
+
+
+def test_cmyk_becomes_bgr() -> None:
+    content = _saved(PIL.Image.fromarray(_CORNERS[..., ::-1]).convert("CMYK"), "JPEG", quality=95)
+    image = decode_picture(content, max_pixels=64 * 40).astype(int)
+    assert image[10, 16] == pytest.approx([0, 0, 255], abs=40)
+    assert image[30, 16] == pytest.approx([255, 0, 0], abs=40)
+    assert image[30, 48] == pytest.approx([0, 0, 0], abs=40)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+    frames = [PIL.Image.fromarray(np.full((40, 64, 3), level, np.uint8)) for level in (200, 100, 0)]
+    content = _saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, lossless=True)
+    image = decode_picture(content, max_pixels=64 * 40)
+    assert image.shape == (40, 64, 3)
+    assert (image == 200).all()
+
+
+def test_an_animated_gif_is_unsupported() -> None:
+    frames = [PIL.Image.fromarray(np.full((40, 64, 3), level, np.uint8)) for level in (200, 100)]
+    with pytest.raises(UnsupportedMedia):
+        decode_picture(_saved(frames[0], "GIF", save_all=True, append_images=frames[1:]), max_pixels=10_000)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
+def test_what_lies_behind_a_picture_plays_no_part(name: str) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("index.html", "<script>")
+    alone = decode_picture(_FORMATS[name], max_pixels=10_000)
+    assert np.array_equal(decode_picture(_FORMATS[name] + archive.getvalue(), max_pixels=10_000), alone)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"IDAT"])
+def test_bytes_that_unpack_to_more_than_the_picture_are_not_unpacked(kind: bytes) -> None:
+    # 60 MB that take 60 kB: as a comment, as a colour profile, as more pixels than the header states.
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(10**6)) for _ in range(60)) + packer.flush()
+    plain = _FORMATS["png"]
+    end_of_head = 8 + 25
+    data = bomb if kind == b"IDAT" else b"x\0\0" + bomb
+    content = plain[:end_of_head] + _chunk(kind, data) + plain[end_of_head:]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(ImageError):
+        assert decode_picture(content, max_pixels=10_000).shape == (48, 64, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # kB
+
+
+def test_a_jpeg_with_a_second_and_larger_size_is_refused() -> None:
+    plain = _FORMATS["jpeg"]
+    at = plain.index(b"\xff\xc0")
+    frame = plain[at : at + 19]
+    larger = frame[:5] + struct.pack(">HH", 60_000, 60_000) + frame[9:]
+    content = plain[: at + 19] + larger + plain[at + 19 :]
+    assert picture_size(content) == (64, 48)
+    with pytest.raises(ImageError):
+        decode_picture(content, max_pixels=10_000)
+
+
+def test_a_webp_whose_canvas_is_smaller_than_its_picture_is_refused() -> None:
+    body = _FORMATS["webp"][12:]
+    canvas = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + (7).to_bytes(3, "little") * 2
+    content = b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(body)) + b"WEBP" + canvas + body
+    assert picture_size(content) == (8, 8)
+    with pytest.raises(ImageError):
+        decode_picture(content, max_pixels=100)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': " + "(" * 300 + "}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (__import__('os'),), }",
+        "{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (1,), }",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 99 + ",), }" + " " * 60_000,
+        "-" * 9_000 + "1",
+    ],
+)
+@pytest.mark.parametrize("version", [b"\1\0", b"\2\0", b"\3\0"])
+def test_a_header_that_is_code_is_not_read(header: str, version: bytes) -> None:
+    length = struct.pack("<H" if version == b"\1\0" else "<I", len(header))
+    with pytest.raises(ImageError, match="header does not parse"):
+        decode_crops([NPY + version + length + header.encode()], size=8, max_crops=4)
+
+
+def test_arrays_of_every_npy_version_are_read() -> None:
+    crops = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8)
+    for version in ((1, 0), (2, 0)):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, crops, version=version)
+        assert np.array_equal(decode_crops([file.getvalue()], size=8, max_crops=2), crops)
+
+
+def _saved(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

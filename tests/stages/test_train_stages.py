@@ -19,7 +19,9 @@ import pytest
 
 from maskfer.config import Params
 from maskfer.data.table import FacesTable, read_metadata, write_table
+from maskfer.drift import read_reference
 from maskfer.errors import DatasetError, TrainingError
+from maskfer.inference import Analyzer
 from maskfer.release import Lineage, read
 from maskfer.stages import compute_heatmaps, train_expression, train_mask_classifier
 
@@ -89,6 +91,22 @@ def test_the_release_answers_with_the_grid_and_the_classes_of_its_params(built: 
     assert expression.shape == (3, 3)
     assert heatmap.shape == (3, 8, 8)
     assert "plots/training_history.csv" in release.metadata.files
+
+
+def test_the_release_carries_how_its_training_faces_and_its_answers_were_distributed(built: Built) -> None:
+    release = read(built.expression.release.path)
+    reference = read_reference(release)
+    assert reference is not None
+    table = FacesTable.read(built.faces, split="train")
+    brightness = reference.features["brightness"]
+    assert sum(brightness.counts) == len(table)
+    medians = np.median(table.images().reshape(len(table), -1).mean(axis=1))
+    assert brightness.edges[0] <= medians <= brightness.edges[-1]
+    val = FacesTable.read(built.faces, split="val")
+    said = Analyzer(release).predict(val.images()).expression.argmax(axis=1)
+    assert reference.features["expression"].counts == tuple(
+        np.bincount(said, minlength=len(release.classes)).tolist()
+    )
     assert set(built.expression.metrics["val"]) >= {"masked_accuracy", "unmasked_macro_f1"}
 
 

@@ -8,18 +8,19 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from maskfer import golden, release
+from maskfer import drift, golden, release
 from maskfer.config import Params
 from maskfer.errors import ReleaseError, TrainingError
 from maskfer.faces.crop import model_input
@@ -30,6 +31,16 @@ from maskfer.learning.models.mask_aware import FaceAnswers, MaskAwareNet
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference between torch and ONNX Runtime, in probability."""
+_ANSWERED = 4096
+"""Faces of `val` whose answers are the reference: more would not change the shares, and would cost time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The faces that a release was made with, grey."""
+
+    training: UInt8[np.ndarray, "n s s"]
+    val: UInt8[np.ndarray, "m s s"]
 
 
 def write_release(
@@ -40,9 +51,11 @@ def write_release(
     lineage: release.Lineage,
     name: str = "maskfer",
     plots: Mapping[str, Path] | None = None,
+    seen: Seen | None = None,
 ) -> release.Release:
     """Write `model` as a release folder at `out`, whole or not at all, with its answers to the golden faces.
 
+    With `seen` it carries what later inputs are compared with (`drift`).
     Raises `TrainingError` where the exported graph does not answer as the model does.
     """
     crop_size = params.data.crop_size
@@ -63,6 +76,7 @@ def write_release(
         onnx=graph,
         plots=plots,
         golden=golden_answers(graph, crop_size=crop_size, crop_context=params.data.crop_context),
+        reference=None if seen is None else _reference(graph, seen),
     )
 
 
@@ -172,6 +186,20 @@ def restore(shipped: release.Release) -> MaskAwareNet:
     )
     load_weights(model, shipped.weights)
     return model.eval()
+
+
+def _reference(graph: bytes, seen: Seen) -> bytes:
+    step = -(-len(seen.val) // _ANSWERED)
+    faces = seen.val[::step]
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    # The graph is asked and not the network: what ships is what later answers are compared with.
+    answers = Predictions.concatenate(
+        [
+            Predictions(*session.run(list(OUTPUTS), {INPUT: model_input(faces[start : start + 256])}))
+            for start in range(0, len(faces), 256)
+        ]
+    )
+    return drift.Reference.of(seen.training, answers).to_bytes()
 
 
 def _largest_difference(want: Float[np.ndarray, "*shape"], got: Float[np.ndarray, "*shape"]) -> float:

@@ -86,6 +86,7 @@ def run(
             params=params,
             lineage=lineage,
             plots={f"training_{record.HISTORY}": history},
+            seen=export.Seen(task.train.images.cpu().numpy(), task.val.images.cpu().numpy()),
         )
     trained.checkpoint.remove()
     return ExpressionReport(release, trained.metrics)
