@@ -26,8 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskfer.config import Settings
 from maskfer.errors import InputError, MaskferError, RequestTooLarge, ServiceUnavailable
+from services.scoring.page_files import page_routes
 from services.scoring.problems import EmptyRequest, problem
 from services.scoring.scorer import Scorer
+from services.scoring.statistics_routes import statistics_routes
 
 _log: Final = logging.getLogger("maskfer.scoring")
 _RETRY_AFTER_S: Final = 1
@@ -39,6 +41,8 @@ def create_app() -> Starlette:
         routes=[
             Route("/predict", _predict, methods=["POST"]),
             Route("/analyze", _analyze, methods=["POST"]),
+            *page_routes(),
+            *statistics_routes(),
         ],
         middleware=[Middleware(BodyLimit), Middleware(Admission)],
         exception_handlers={

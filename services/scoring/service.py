@@ -15,6 +15,7 @@ from maskfer.config import Settings
 from services.model import load_model
 from services.scoring.http import ModelHeaders, create_app, open_app
 from services.scoring.scorer import Scorer
+from services.scoring.statistics import Statistics
 
 app = create_app()
 
@@ -38,8 +39,14 @@ class Scoring:
             max_crops=settings.max_crops,
         )
         open_app(app, self.scorer, settings)
+        app.state.statistics = Statistics(settings.statistics_address, days=settings.statistics_days)
         _end_with_parent()
         _calm_collector()
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Write the statistics that wait; called once nobody is connected any more."""
+        app.state.statistics.close()
 
     async def __is_ready__(self) -> bool:
         """The model is loaded and has answered once by the time this can be asked."""
