@@ -21,11 +21,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskfer.config import Settings
 from maskfer.errors import InputError, MaskferError, RequestTooLarge, ServiceUnavailable
+from services.scoring.live import LiveClients, live
 from services.scoring.page_files import page_routes
 from services.scoring.problems import EmptyRequest, problem
 from services.scoring.scorer import Scorer
@@ -41,6 +42,7 @@ def create_app() -> Starlette:
         routes=[
             Route("/predict", _predict, methods=["POST"]),
             Route("/analyze", _analyze, methods=["POST"]),
+            WebSocketRoute("/live", live),
             *page_routes(),
             *statistics_routes(),
         ],
@@ -58,6 +60,8 @@ def open_app(app: Starlette, scorer: Scorer, settings: Settings) -> None:
     """Give the application what it answers with."""
     app.state.scorer = scorer
     app.state.settings = settings
+    app.state.live_clients = LiveClients()
+    app.state.statistics = None
     # As many as cores: a request is decoding and inference, both outside the interpreter's lock.
     app.state.pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="score")
 

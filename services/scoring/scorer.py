@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from maskfer.faces.face import FaceDetector, Image
+from maskfer.faces.face import Detection, FaceDetector, Image
 from maskfer.inference import Analyzer, Crops, FaceReading, Predictions
 from services.model import ServedModel
 from services.scoring.pictures import decode_crops, decode_picture
@@ -36,21 +36,26 @@ class Scorer:
             )
             for i in range(len(judged))
         ]
-        return {"model": self._identity(), "predictions": predictions}
+        return {"model": self.identity(), "predictions": predictions}
 
     def analyze(self, content: bytes) -> dict[str, Any]:
         """Find and judge the faces of a picture."""
         image = decode_picture(content, max_pixels=self._max_pixels)
-        detections, crops = self._analyzer.find(image)
+        detections, crops = self.find(image)
         readings = self._analyzer.readings(detections, self.judge(crops)) if detections else []
         faces = [_face(reading) for reading in readings]
-        return {"model": self._identity(), "image": _size(image), "faces": faces}
+        return {"model": self.identity(), "image": _size(image), "faces": faces}
+
+    def find(self, image: Image) -> tuple[list[Detection], Crops]:
+        """Return every face of a picture, most confident first, and its crop as `judge` takes it."""
+        return self._analyzer.find(image)
 
     def judge(self, crops: Crops) -> Predictions:
         """Ask the network; every answer of the service comes through here."""
         return self._analyzer.predict(crops)
 
-    def _identity(self) -> dict[str, str]:
+    def identity(self) -> dict[str, str]:
+        """Return what the service calls its model: name, version, sha256."""
         return {"name": self.model.name, "version": self.model.version, "sha256": self.model.sha256}
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from maskfer.errors import ParamsError
@@ -278,6 +286,20 @@ class Settings(BaseSettings):
     """Most crops in one request to `/predict`."""
     max_requests: int = Field(128, ge=1)
     """Requests that one worker of the scoring service works on at a time; more are answered 503."""
+    api_tokens: tuple[SecretStr, ...] = ()
+    """Tokens of which the scoring service wants one, as a JSON list; empty means everybody is allowed."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, besides its own, whose pages may use the scoring service, as a JSON list."""
+    live_idle_s: float = Field(60.0, gt=0)
+    """A live connection without a message for this long is closed."""
+    live_max_clients: int = Field(64, ge=1)
+    """Live connections that one worker of the scoring service keeps at a time."""
+    live_max_message_bytes: int = Field(2 * 2**20, ge=1024, le=16 * 2**20)
+    """Largest live message; over 16 MiB the server below answers by itself."""
+    live_max_faces: int = Field(16, ge=1, le=1024)
+    """Most faces judged in one live frame."""
+    live_max_pixels: int = Field(10_000_000, ge=1)
+    """Largest picture decoded in a live frame."""
 
     statistics_url: str | None = None
     """Database of the sessions' statistics, SQLite or PostgreSQL; unset means SQLite under `home`."""

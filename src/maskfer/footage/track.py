@@ -1,7 +1,8 @@
 """Faces of consecutive frames to tracks: who is the same person from one sampled frame to the next.
 
-Runs over the boxes of the whole file once all segments are there, so that a track's number does not depend on
-how the file was cut. Position and size only, no identity: who leaves and comes back later is a new track.
+`Tracker` takes frames as they come, for a camera. `assign_tracks` runs it over the boxes of a whole file once
+all segments are there, so that a track's number does not depend on how the file was cut. Position and size
+only, no identity: who leaves and comes back later is a new track.
 """
 
 from __future__ import annotations
@@ -32,6 +33,39 @@ class _Track:
     time_s: float
 
 
+class Tracker:
+    """Numbers tracks from 0 in order of appearance; frames must come in order of time.
+
+    Within a frame the closest pairs of face and track are joined first, so the order of a frame's boxes
+    decides nothing but the numbers of tracks that start in it.
+    """
+
+    def __init__(self, *, max_gap_s: float = MAX_GAP_S) -> None:
+        self._max_gap_s = max_gap_s
+        self._live: list[_Track] = []
+        self._started = 0
+
+    @property
+    def live(self) -> frozenset[int]:
+        """Numbers of the tracks that a face of a next frame may join."""
+        return frozenset(track.number for track in self._live)
+
+    def update(self, time_s: float, boxes: Boxes) -> Int32[np.ndarray, " n"]:
+        """Take the faces of one frame and return the track of each."""
+        self._live = [track for track in self._live if time_s - track.time_s <= self._max_gap_s]
+        joined = _pair(boxes, self._live)
+        numbers = np.empty(len(boxes), np.int32)
+        for position, box in enumerate(boxes):
+            track = joined.get(position)
+            if track is None:
+                track = _Track(self._started, box, time_s)
+                self._started += 1
+                self._live.append(track)
+            track.box, track.time_s = box, time_s
+            numbers[position] = track.number
+        return numbers
+
+
 def assign_tracks(
     frames: Int64[np.ndarray, " n"],
     times_s: Float64[np.ndarray, " n"],
@@ -39,27 +73,12 @@ def assign_tracks(
     *,
     max_gap_s: float = MAX_GAP_S,
 ) -> Int32[np.ndarray, " n"]:
-    """Number the faces' tracks from 0 in order of appearance; rows must be ascending by frame.
-
-    Within a frame the closest pairs of face and track are joined first, so the order of a frame's rows
-    decides nothing but the numbers of tracks that start in it.
-    """
+    """Return the track of every face of a file as `Tracker` numbers them; rows must be ascending by frame."""
     tracks = np.empty(len(frames), np.int32)
-    live: list[_Track] = []
-    started = 0
+    tracker = Tracker(max_gap_s=max_gap_s)
     starts = np.flatnonzero(np.diff(frames, prepend=-1))
     for rows in np.split(np.arange(len(frames)), starts[1:]) if len(frames) else []:
-        time_s = float(times_s[rows[0]])
-        live = [track for track in live if time_s - track.time_s <= max_gap_s]
-        joined = _pair(boxes[rows], live)
-        for position, row in enumerate(rows):
-            track = joined.get(position)
-            if track is None:
-                track = _Track(started, boxes[row], time_s)
-                started += 1
-                live.append(track)
-            track.box, track.time_s = boxes[row], time_s
-            tracks[row] = track.number
+        tracks[rows] = tracker.update(float(times_s[rows[0]]), boxes[rows])
     return tracks
 
 
