@@ -1,13 +1,13 @@
 // The chart of the last hour: a column for each minute, how many faces below it. The table beside it says the same.
 
-import { percent, title, tone } from "./words.js";
+import { direction, percent, title, tone } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const MINUTES = 60;
 const MINUTE_MS = 60_000;
 const SHARES = 132;
 const COUNTS = 34;
-const LEFT = 34;
+const LEFT = 46;
 const GAP = 14;
 
 /** Draw into `place` what the service keeps; `now` is the end of the axis, milliseconds. */
@@ -84,7 +84,7 @@ export function drawTotals(place, minutes) {
   });
   items.push(["swatch-masked", "Masked", percent(sum.masked / sum.faces)]);
   const looks = Object.entries(sum.orientations).sort((one, other) => other[1] - one[1])[0];
-  if (looks) items.push(["swatch-none", `Looks ${looks[0]} most`, percent(looks[1] / sum.faces)]);
+  if (looks) items.push(["swatch-none", `Mostly ${direction(looks[0])}`, percent(looks[1] / sum.faces)]);
   const list = document.createElement("dl");
   for (const [kind, name, value] of items) {
     const row = document.createElement("div");

@@ -80,7 +80,7 @@ export class View {
     const box = this.#box(face, place);
     const names = Object.keys(face.probabilities);
     if (compact) return this.#strip(face, names, box, place);
-    const width = 168 * unit;
+    const width = 176 * unit;
     const height = (58 + 20 * names.length) * unit;
     const gap = 12 * unit;
     const right = box.x + box.w + gap;
@@ -96,8 +96,8 @@ export class View {
       const row = y + (41 + 20 * index) * unit;
       const share = face.probabilities[name];
       this.#text(name.slice(0, 9), x + pad, row, 11.5 * unit, 450, DIM);
-      const start = x + pad + 54 * unit;
-      const length = width - 2 * pad - (54 + 38) * unit;
+      const start = x + pad + 60 * unit;
+      const length = width - 2 * pad - (60 + 40) * unit;
       this.#bar(start, row - 3.5 * unit, length, 7 * unit, share, this.#tone(face, name));
       this.#text(percent(share), x + width - pad, row, 11.5 * unit, 550, INK, "right");
     });
