@@ -181,7 +181,7 @@ class _Connection:
             Limits(max_pixels=self._settings.live_max_pixels, max_faces=self._settings.live_max_faces)
         )
         self._waiting: _Waiting | None = None
-        self._changed = asyncio.Condition()
+        self._arrived, self._room = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         """Say ready and answer until one side ends it; raises `_SentAwayError` or `WebSocketDisconnect`."""
@@ -224,25 +224,35 @@ class _Connection:
         """Keep the newest frame; a client whose answers cannot be sent is not read from either."""
         frame = parse_frame(message, crop_size=self._ready.crop_size, max_faces=self._ready.max_faces)
         arrived = _Waiting(frame, time.monotonic())
-        async with self._changed:
-            before = self._waiting
-            if before is not None:
-                arrived.let_go = [*before.let_go, before.frame.frame]
-            self._waiting = arrived
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._waiting is None or len(arrived.let_go) < _MAX_LET_GO)
+        before = self._waiting
+        if before is not None:
+            arrived.let_go = [*before.let_go, before.frame.frame]
+        self._waiting = arrived
+        self._arrived.set()
+        if len(arrived.let_go) >= _MAX_LET_GO:
+            self._room.clear()
+            await self._room.wait()
+
+    def _take(self) -> _Waiting | None:
+        waiting, self._waiting = self._waiting, None
+        self._arrived.clear()
+        self._room.set()
+        return waiting
 
     async def _work(self) -> None:
+        waiting: _Waiting | None = None
         while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._waiting is not None)
-                waiting, self._waiting = self._waiting, None
-                self._changed.notify_all()
             if waiting is None:
+                await self._arrived.wait()
+                waiting = self._take()
                 continue
             for frame in waiting.let_go:
                 await self._send(Dropped(frame))
-            await self._send(await self._answer(waiting))
+            answer = await self._answer(waiting)
+            # Taken before the answer leaves: a client that sends its next frame at once, within the window,
+            # must not push this one out.
+            waiting = self._take()
+            await self._send(answer)
 
     async def _answer(self, waiting: _Waiting) -> Answer:
         scorer: Scorer = self._state.scorer

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from maskfer.footage.track import assign_tracks
+from maskfer.footage.track import Tracker, assign_tracks
 
 
 def _tracks(rows: list[tuple[int, float, float]], *, fps: float = 5.0, side: float = 40.0) -> list[int]:
@@ -45,3 +47,25 @@ def test_a_face_of_another_size_at_the_same_place_is_a_new_track() -> None:
 
 def test_the_closest_pair_is_joined_first() -> None:
     assert _tracks([(0, 0.0, 0.0), (1, 20.0, 0.0), (1, 2.0, 0.0)]) == [0, 1, 0]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 120))
+def test_frames_that_come_one_by_one_get_the_tracks_of_the_whole_file(seed: int, faces: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames = np.sort(rng.integers(0, 40, faces)).astype(np.int64)
+    boxes = np.concatenate([rng.uniform(0, 200, (faces, 2)), rng.uniform(20, 90, (faces, 2))], axis=1)
+    boxes = boxes.astype(np.float32)
+    tracker = Tracker()
+    # Frames without a face come too, as from a camera.
+    online = [tracker.update(frame / 5.0, boxes[frames == frame]) for frame in range(40)]
+    assert np.concatenate(online).tolist() == assign_tracks(frames, frames / 5.0, boxes).tolist()
+
+
+def test_a_track_that_is_over_is_forgotten() -> None:
+    tracker = Tracker()
+    box = np.array([[0, 0, 40, 40]], np.float32)
+    assert tracker.update(0.0, box).tolist() == [0]
+    assert tracker.update(0.5, box[:0]).tolist() == []
+    assert tracker.live == {0}
+    tracker.update(1.5, box[:0])
+    assert tracker.live == frozenset()

@@ -1,0 +1,444 @@
+"""The live endpoint over a real WebSocket, and `maskfer live` against it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from maskfer.data.synthetic import clip_frames
+from maskfer.faces.detect import default_detector
+from maskfer.release import Release
+from services.scoring.application.run import cut
+from services.scoring.application.source import Shot
+from services.scoring.protocol import (
+    HEADER,
+    CropsFrame,
+    Dropped,
+    Failure,
+    Hello,
+    Options,
+    PictureFrame,
+    Reading,
+    Ready,
+    encode_frame,
+    encode_hello,
+    encode_options,
+    parse_answer,
+    parse_ready,
+)
+from tests.films import film, film_nobody
+from tests.integration.conftest import MASKFER, environment, free_port, serving
+
+_IDLE_S = 6
+_TOKEN = "s3cret"  # noqa: S105
+_MAX_BYTES = 500_000
+
+
+@pytest.fixture(scope="module")
+def service(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that wants a token, is soon tired of idle clients, and takes four of them."""
+    home = tmp_path_factory.mktemp("live")
+    env = environment(
+        home,
+        MASKFER_SCORING_MODEL=str(tiny_release.path),
+        MASKFER_API_TOKENS=json.dumps([_TOKEN]),
+        MASKFER_CORS_ORIGINS=json.dumps(["https://faces.example.org"]),
+        MASKFER_LIVE_IDLE_S=str(_IDLE_S),
+        MASKFER_LIVE_MAX_CLIENTS="4",
+        MASKFER_LIVE_MAX_MESSAGE_BYTES=str(_MAX_BYTES),
+    )
+    port = free_port()
+    with serving([MASKFER, "serve", "--port", str(port)], port, log=home / "log", env=env):
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return next(clip_frames(frames=1, fps=1.0, size=320, seed=7))[0]
+
+
+@pytest.fixture(scope="module")
+def picture(image: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(".png", image)[1])
+
+
+def _greet(socket: ClientConnection, **changes: Any) -> Ready:
+    hello = Hello(**{"session": str(uuid.uuid4()), "token": _TOKEN} | changes)
+    socket.send(encode_hello(hello))
+    ready = parse_ready(_text(socket))
+    assert isinstance(ready, Ready), ready
+    return ready
+
+
+def _text(socket: ClientConnection) -> str:
+    message = socket.recv(timeout=30)
+    assert isinstance(message, str)
+    return message
+
+
+def _ask(socket: ClientConnection, frame: PictureFrame | CropsFrame) -> Reading | Dropped | Failure:
+    socket.send(encode_frame(frame))
+    return parse_answer(_text(socket))
+
+
+def _read(socket: ClientConnection, frame: PictureFrame | CropsFrame) -> Reading:
+    answer = _ask(socket, frame)
+    assert isinstance(answer, Reading), answer
+    return answer
+
+
+def _end(socket: ClientConnection) -> tuple[int, list[dict[str, Any]]]:
+    """The close code, and what was said before."""
+    said = []
+    try:
+        while True:
+            said.append(json.loads(_text(socket)))
+    except ConnectionClosed as closed:
+        code = closed.rcvd.code if closed.rcvd else 1006
+    return code, said
+
+
+def test_a_picture_is_read_as_analyze_reads_it(service: str, picture: bytes, tiny_release: Release) -> None:
+    headers = {"Authorization": f"Bearer {_TOKEN}"}
+    body = httpx.post(f"http://{service}/analyze", content=picture, headers=headers, timeout=30).json()
+    [expected] = body["faces"]
+    with connect(f"ws://{service}/live") as socket:
+        ready = _greet(socket)
+        reading = _read(socket, PictureFrame(7, picture))
+    assert ready.model == body["model"]
+    assert ready.classes == tiny_release.classes
+    assert (ready.crop_size, ready.max_message_bytes) == (96, _MAX_BYTES)
+    assert (reading.frame, reading.model) == (7, ready.model["version"])
+    [face] = reading.faces
+    assert dict(zip(("left", "top", "width", "height"), face.box, strict=True)) == expected["box"]
+    assert face.confidence == expected["confidence"]
+    assert face.probabilities == face.raw == pytest.approx(expected["probabilities"])
+    for key in ("expression", "masked", "orientation"):
+        assert getattr(face, key) == expected[key]
+
+
+def test_crops_are_read_as_predict_reads_them(service: str, image: np.ndarray) -> None:
+    with connect(f"ws://{service}/live") as socket:
+        frame = cut(Shot(3, 0.0, image), default_detector(), _greet(socket))
+        [face] = _read(socket, frame).faces
+    file = io.BytesIO()
+    np.save(file, frame.crops)
+    headers = {"Authorization": f"Bearer {_TOKEN}"}
+    answer = httpx.post(f"http://{service}/predict", content=file.getvalue(), headers=headers, timeout=30)
+    [expected] = answer.json()["predictions"]
+    assert face.confidence is None
+    assert face.box == tuple(frame.boxes[0].tolist())
+    assert face.probabilities == face.raw == pytest.approx(expected["probabilities"])
+    assert face.masked_probability == pytest.approx(expected["masked_probability"])
+    for key in ("expression", "masked", "orientation"):
+        assert getattr(face, key) == expected[key]
+
+
+def test_faces_keep_their_tracks_and_are_smoothed(service: str) -> None:
+    rng = np.random.default_rng(0)
+    with connect(f"ws://{service}/live") as socket:
+        _greet(socket)
+        readings = []
+        for number in range(6):
+            crops = rng.integers(0, 256, (2, 96, 96), np.uint8)
+            boxes = np.array([[0, 0, 80, 80], [300, 0, 80, 80]], np.float32) + np.float32(number)
+            order = [0, 1] if number % 2 else [1, 0]
+            readings.append(_read(socket, CropsFrame(number, boxes[order], crops)))
+        nobody = _read(socket, CropsFrame(6, np.empty((0, 4), np.float32), crops[:0]))
+    assert nobody.faces == ()
+    for number, reading in enumerate(readings):
+        tracks = {face.box[0] > 150: face.track for face in reading.faces}
+        assert tracks == ({False: 1, True: 0}), number
+    last = {face.track: face for face in readings[-1].faces}
+    assert all(face.probabilities != face.raw for face in last.values())
+
+
+def test_a_flood_is_answered_frame_by_frame_in_order_and_the_newest_is_read(
+    service: str, picture: bytes
+) -> None:
+    with connect(f"ws://{service}/live") as socket:
+        _greet(socket)
+        for number in range(20):
+            socket.send(encode_frame(PictureFrame(number, picture)))
+        answers = [parse_answer(_text(socket)) for _ in range(20)]
+    assert [answer.frame for answer in answers] == list(range(20))
+    assert {type(answer) for answer in answers} == {Reading, Dropped}
+    assert isinstance(answers[-1], Reading)
+
+
+def test_a_client_within_its_window_loses_no_frame(service: str, picture: bytes) -> None:
+    with connect(f"ws://{service}/live") as socket:
+        window = _greet(socket).window
+        for number in range(30):
+            socket.send(encode_frame(PictureFrame(number, picture)))
+            if number >= window - 1:
+                assert isinstance(parse_answer(_text(socket)), Reading)
+
+
+def test_the_heatmap_comes_on_request_and_goes(service: str, picture: bytes) -> None:
+    def heatmap(number: int) -> np.ndarray | None:
+        [face] = _read(socket, PictureFrame(number, picture)).faces
+        return face.heatmap
+
+    with connect(f"ws://{service}/live") as socket:
+        _greet(socket)
+        assert heatmap(0) is None
+        socket.send(encode_options(Options(heatmap=True)))
+        shown = heatmap(1)
+        assert shown is not None
+        assert shown.shape[0] == shown.shape[1]
+        socket.send(encode_options(Options(consent=False)))
+        assert heatmap(2) is not None
+        socket.send(encode_options(Options(heatmap=False)))
+        assert heatmap(3) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(b"", "EmptyRequest"), (b"no picture", "UnsupportedMedia"), (b"\x89PNG\r\n\x1a\n", "ImageError")],
+)
+def test_a_bad_picture_is_an_error_of_its_frame_and_the_connection_stays(
+    service: str, picture: bytes, content: bytes, error: str
+) -> None:
+    with connect(f"ws://{service}/live") as socket:
+        _greet(socket)
+        answer = _ask(socket, PictureFrame(1, content))
+        assert isinstance(answer, Failure)
+        assert (answer.frame, answer.error) == (1, error)
+        assert _read(socket, PictureFrame(2, picture)).frame == 2
+
+
+def test_a_picture_over_the_pixel_limit_is_an_error_of_its_frame(service: str) -> None:
+    bomb = bytes(cv2.imencode(".png", np.zeros((4000, 4000), np.uint8))[1])
+    assert len(bomb) < _MAX_BYTES
+    with connect(f"ws://{service}/live") as socket:
+        _greet(socket)
+        answer = _ask(socket, PictureFrame(1, bomb))
+    assert isinstance(answer, Failure)
+    assert answer.error == "RequestTooLarge"
+
+
+@pytest.mark.parametrize(
+    ("hello", "code", "error"),
+    [
+        ("hello", 1008, "ProtocolError"),
+        (b"hello", 1008, "ProtocolError"),
+        ('{"type":"hello","protocol":2,"session":"x"}', 1008, "UnsupportedProtocol"),
+        (encode_hello(Hello("me", token=_TOKEN)), 1008, "ProtocolError"),
+        (encode_hello(Hello(str(uuid.uuid4()))), 4401, "Unauthorized"),
+        (encode_hello(Hello(str(uuid.uuid4()), token=_TOKEN[:-1] + "\ud800")), 4401, "Unauthorized"),
+        ("x" * 5000, 1009, "MessageTooLarge"),
+    ],
+)
+def test_a_bad_hello_ends_the_connection(service: str, hello: str | bytes, code: int, error: str) -> None:
+    with connect(f"ws://{service}/live") as socket:
+        socket.send(hello)
+        ended, [said] = _end(socket)
+    assert (ended, said["type"], said["error"]) == (code, "error", error)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "error"),
+    [
+        (b"", 1003, "ProtocolError"),
+        (HEADER.pack(9, 0, 0, 1), 1003, "ProtocolError"),
+        (HEADER.pack(2, 0, 1, 1) + b"\0" * 100, 1003, "ProtocolError"),
+        ('{"type":"options","heatmap":1}', 1003, "ProtocolError"),
+        (b"\1" * (_MAX_BYTES + 1), 1009, "MessageTooLarge"),
+    ],
+)
+def test_a_malformed_message_ends_the_connection(
+    service: str, message: str | bytes, code: int, error: str
+) -> None:
+    with connect(f"ws://{service}/live") as socket:
+        _greet(socket)
+        socket.send(message)
+        ended, [said] = _end(socket)
+    assert (ended, said["error"]) == (code, error)
+
+
+def test_who_says_nothing_is_sent_away(service: str) -> None:
+    with connect(f"ws://{service}/live") as silent, connect(f"ws://{service}/live") as idle:
+        _greet(idle)
+        code, [said] = _end(silent)
+        assert (code, said["error"]) == (1008, "ProtocolError")
+        assert _end(idle) == (1001, [])
+
+
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        (None, True),
+        ("http://{service}", True),
+        ("https://faces.example.org", True),
+        ("https://evil.example.org", False),
+        ("null", False),
+    ],
+)
+def test_only_pages_of_this_service_or_of_a_named_origin_get_in(
+    service: str, origin: str | None, welcome: bool
+) -> None:
+    refused = contextlib.nullcontext() if welcome else pytest.raises(InvalidStatus, match="403")
+    origin = origin.format(service=service) if origin else None
+    with refused, connect(f"ws://{service}/live", origin=origin) as socket:  # type: ignore[arg-type]
+        _greet(socket)
+
+
+def test_a_client_too_many_is_asked_to_come_later(service: str, picture: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(connect(f"ws://{service}/live")) for _ in range(4)]
+        for socket in sockets:
+            _greet(socket)
+        with connect(f"ws://{service}/live") as late:
+            code, [said] = _end(late)
+        assert (code, said["error"]) == (1013, "ServiceUnavailable")
+        assert _read(sockets[0], PictureFrame(1, picture)).frame == 1
+
+
+# -- maskfer live -----------------------------------------------------------------------------------
+
+
+def _live(tmp_path: Path, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [MASKFER, "live", *map(str, arguments)],
+        env=environment(tmp_path, **environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return film(tmp_path_factory.mktemp("film") / "clip.mp4", frames=24)
+
+
+def test_a_video_into_a_pipe_is_a_line_of_json_a_frame(
+    service: str, short_clip: Path, tmp_path: Path
+) -> None:
+    done = _live(
+        tmp_path, "--video", short_clip, "--fast", "--server", f"http://{service}", MASKFER_TOKEN=_TOKEN
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(24))
+    assert [line["time_s"] for line in lines] == sorted({line["time_s"] for line in lines})
+    assert all(line["latency_ms"] >= line["server_ms"] > 0 for line in lines)
+    faces = [face for line in lines for face in line["faces"]]
+    assert {face["track"] for face in faces} == {0}
+    assert len(faces) == 24
+    assert "24 frames sent, 24 answered, 0 dropped" in done.stderr
+
+
+def test_a_video_without_a_face_is_played_at_its_own_speed(service: str, tmp_path: Path) -> None:
+    nobody = film_nobody(tmp_path / "nobody.mp4", frames=24)
+    started_s = time.monotonic()
+    done = _live(tmp_path, "--video", nobody, "--server", f"http://{service}", "--token", _TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started_s > 23 / 12
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers
+    assert all(answer["faces"] == [] for answer in answers if "faces" in answer)
+
+
+def test_a_terminal_shows_bars_and_ctrl_c_ends_with_a_summary(
+    service: str, tmp_path: Path, clip: Path
+) -> None:
+    server, client = pty.openpty()
+    command = [MASKFER, "live", "--terminal", "--video", str(clip), "--server", f"http://{service}"]
+    env = environment(tmp_path, MASKFER_TOKEN=_TOKEN, TERM="xterm", COLUMNS="100")
+    process = subprocess.Popen(command, env=env, stdin=client, stdout=client, stderr=client)
+    os.close(client)
+    screen, interrupted = "", False
+    with contextlib.suppress(OSError):  # what a terminal reads once the last writer is gone
+        while select.select([server], [], [], 60)[0]:
+            screen += os.read(server, 65_536).decode(errors="replace")
+            if not interrupted and all(word in screen for word in ("negative", "looks", "frames/s")):
+                process.send_signal(signal.SIGINT)
+                interrupted = True
+    assert process.wait(30) == 0
+    os.close(server)
+    assert "█" in screen
+    assert "answered" in screen[screen.rindex("frames sent") :]
+    assert "Traceback" not in screen
+
+
+def test_it_comes_back_when_the_service_does(tiny_release: Release, clip: Path, tmp_path: Path) -> None:
+    port = free_port()
+    env = environment(tmp_path, MASKFER_SCORING_MODEL=str(tiny_release.path))
+    serve = [MASKFER, "serve", "--port", str(port)]
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.ExitStack())
+        server = first.enter_context(serving(serve, port, log=tmp_path / "log", env=env))
+        said = stack.enter_context((tmp_path / "said").open("w"))
+        live = subprocess.Popen(
+            [MASKFER, "live", "--video", str(clip), "--fast", "--server", f"http://127.0.0.1:{port}"],
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+        stack.enter_context(live)
+        stack.callback(live.kill)
+        assert live.stdout is not None
+        lines = [live.stdout.readline() for _ in range(10)]
+        # The whole group: a worker that outlived its server by a second would go on answering.
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+        with serving(serve, port, log=tmp_path / "again", env=env):
+            rest, _ = live.communicate(timeout=120)
+    assert live.returncode == 0
+    answers = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    assert sorted(answer["frame"] for answer in answers) == list(range(240))
+    news = (tmp_path / "said").read_text()
+    assert "connection lost" in news
+    assert "connected again" in news
+    assert "1 reconnection;" in news
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--camera", "97"), "no camera 97"),
+        (("--video", "nothing.mp4"), "no such file"),
+        (("--video", "CLIP", "--camera", "0"), "exclude each other"),
+        (("--fast",), "--video"),
+        (("--video", "CLIP", "--server", "faces"), "is no address"),
+        (("--video", "CLIP", "--server", "http://127.0.0.1:9"), "nobody listens"),
+        (("--video", "CLIP", "--server", "http://SERVICE/analyze"), "expected a maskfer scoring service"),
+        (("--video", "CLIP", "--server", "http://SERVICE"), "--token"),
+    ],
+)
+def test_what_cannot_work_is_one_line(
+    service: str, short_clip: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    filled = [part.replace("CLIP", str(short_clip)).replace("SERVICE", service) for part in arguments]
+    done = _live(tmp_path, *filled)
+    assert done.returncode == 2
+    assert done.stderr.startswith("maskfer: error: ")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_has_examples(tmp_path: Path) -> None:
+    assert "maskfer live --video clip.mp4 --fast" in _live(tmp_path, "--help", COLUMNS="200").stdout
