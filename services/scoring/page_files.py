@@ -48,7 +48,7 @@ def page_routes() -> list[Route]:
     """Return the routes of the page and its files."""
     return [
         Route("/", _index, methods=["GET"]),
-        Route("/page/{name}", _file, methods=["GET"]),
+        Route("/page/{file}", _file, methods=["GET"]),
     ]
 
 
@@ -57,7 +57,7 @@ async def _index(request: Request) -> Response:
 
 
 async def _file(request: Request) -> Response:
-    return _answer(request, request.path_params["name"])
+    return _answer(request, request.path_params["file"])
 
 
 def _answer(request: Request, name: str) -> Response:

@@ -81,7 +81,7 @@ def film_rooms(out: Path, rooms: Sequence[UInt8[np.ndarray, "h w 3"]], *, fps: f
 def as_camera(film: Path, out: Path, *, seconds: float = 12.0) -> Path:
     """Turn a film into what Chromium takes as a camera."""
     ffmpeg(
-        "-i", film, "-t", str(seconds), "-vf", f"scale={WIDTH}:-2", "-q:v", "4", "-pix_fmt", "yuvj420p", out
+        "-i", film, "-t", str(seconds), "-vf", f"scale={WIDTH}:-2", "-q:v", "6", "-pix_fmt", "yuvj420p", out
     )
     return out
 

@@ -43,7 +43,8 @@ const readings = new Readings({
   },
 });
 const source = new Source(video, ended);
-const session = kept("maskfer.session") ?? keep("maskfer.session", randomId());
+const earlier = kept("maskfer.session");
+const session = earlier ?? keep("maskfer.session", randomId());
 const statistics = new Statistics(session, () => kept("maskfer.token"), {
   chart: $("chart"),
   totals: $("totals"),
@@ -67,6 +68,7 @@ const connection = new Connection(address, hello, {
     cropContext = message.crop_context;
     meters.reset();
     showModel(message.model);
+    statistics.follow($("consent").checked);
   },
   reading: showReading,
   letGo: ({ canvas }) => capture.giveBack(canvas),
@@ -316,7 +318,6 @@ $("token-form").addEventListener("submit", (event) => {
   keep("maskfer.token", $("token").value.trim());
   connection.open();
   $("token-dialog").close();
-  statistics.follow($("consent").checked);
 });
 
 async function deleteStatistics() {
@@ -378,4 +379,5 @@ function randomId() {
 }
 
 showControls();
-statistics.follow(false);
+// Of a new session nothing can be kept; and a service that wants a token need not be asked for it yet.
+if (earlier !== null) statistics.follow(false);
