@@ -294,13 +294,11 @@ class Statistics:
         except (SQLAlchemyError, OSError) as error:
             self.failures += 1
             reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-            message = (
-                f"statistics: {self._engine.url!r} does not answer: {reason}; see MASKFER_STATISTICS_URL"
-            )
             if not self._away:
-                _log.error("%s; scoring goes on", message)
+                _log.error("statistics: %r does not answer: %s; scoring goes on", self._engine.url, reason)
             self._away = True
-            raise ServiceUnavailable(message) from error
+            # The client gets this: neither the address nor the reason is its business.
+            raise ServiceUnavailable("statistics: the database does not answer; try again later") from error
         if self._away:
             _log.warning("statistics: %r answers again", self._engine.url)
         self._away = False

@@ -9,22 +9,23 @@ const SHARES = 132;
 const COUNTS = 34;
 const LEFT = 46;
 const GAP = 14;
+const TOP = 9;
 
 /** Draw into `place` what the service keeps; `now` is the end of the axis, milliseconds. */
 export function drawChart(place, minutes, now) {
   const width = Math.max(280, Math.round(place.clientWidth));
-  const height = SHARES + GAP + COUNTS + 24;
+  const height = TOP + SHARES + GAP + COUNTS + 20;
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img" });
   svg.setAttribute("aria-label", summary(minutes));
   const last = Math.floor(now / MINUTE_MS);
   const step = (width - LEFT) / MINUTES;
   for (const share of [0, 0.5, 1]) {
-    const y = 4 + SHARES * (1 - share);
+    const y = TOP + SHARES * (1 - share);
     svg.append(shape("line", { x1: LEFT, x2: width, y1: y, y2: y, class: "grid" }));
     svg.append(word(percent(share), LEFT - 6, y + 4, "end"));
   }
   const most = Math.max(1, ...minutes.map((minute) => minute.faces));
-  const base = 4 + SHARES + GAP + COUNTS;
+  const base = TOP + SHARES + GAP + COUNTS;
   for (const minute of minutes) {
     const slot = MINUTES - 1 - (last - Math.floor(Date.parse(minute.minute) / MINUTE_MS));
     if (slot < 0 || slot >= MINUTES || minute.faces === 0) continue;
@@ -43,7 +44,7 @@ export function drawChart(place, minutes, now) {
 function column(minute, x, step, base, most) {
   const group = shape("g", { class: "minute" });
   const width = Math.max(1.5, step - 1.5);
-  let top = 4;
+  let top = TOP;
   Object.entries(minute.probabilities).forEach(([name, share], index) => {
     const high = SHARES * share;
     group.append(shape("rect", { x, y: top, width, height: high, class: `fill ${tone(name, index)}` }));

@@ -28,7 +28,8 @@ export class View {
     pen.drawImage(picture, place.left, place.top, width * place.scale, height * place.scale);
     for (const face of faces) if (face.heatmap) this.#heatmap(face, place, context);
     for (const face of faces) this.#frame(face, place);
-    for (const face of faces) this.#label(face, place, compact);
+    const taken = faces.map((face) => this.#box(face, place));
+    for (const face of faces) this.#label(face, place, compact, taken);
   }
 
   #fit(width, height) {
@@ -75,19 +76,15 @@ export class View {
   }
 
   /** The three bars, mask and direction, on glass beside the face; where there is no room, bars alone below. */
-  #label(face, place, compact) {
+  #label(face, place, compact, taken) {
     const unit = place.ratio;
-    const box = this.#box(face, place);
     const names = Object.keys(face.probabilities);
-    if (compact) return this.#strip(face, names, box, place);
     const width = 176 * unit;
     const height = (58 + 20 * names.length) * unit;
-    const gap = 12 * unit;
-    const right = box.x + box.w + gap;
-    const left = box.x - gap - width;
-    if (right + width > place.w && left < 0) return this.#strip(face, names, box, place);
-    const x = right + width <= place.w ? right : left;
-    const y = Math.max(gap / 2, Math.min(box.y, place.h - height - gap / 2));
+    const spot = compact ? null : roomFor(this.#box(face, place), width, height, 12 * unit, place, taken);
+    if (spot === null) return this.#strip(face, names, place);
+    taken.push(spot);
+    const { x, y } = spot;
     this.#glass(x, y, width, height, 12 * unit);
     const pad = 12 * unit;
     this.#text(title(face.expression), x + pad, y + 18 * unit, 15 * unit, 650, INK);
@@ -106,8 +103,9 @@ export class View {
     this.#text(direction(face.orientation).slice(6), x + width - pad, foot, 11.5 * unit, 450, DIM, "right");
   }
 
-  #strip(face, names, box, place) {
+  #strip(face, names, place) {
     const unit = place.ratio;
+    const box = this.#box(face, place);
     const width = Math.max(74 * unit, Math.min(box.w, 132 * unit));
     const height = (10 + 8 * names.length) * unit;
     const x = Math.max(2, Math.min(box.x + (box.w - width) / 2, place.w - width - 2));
@@ -211,3 +209,26 @@ export class View {
     return colour;
   }
 }
+
+/** Where a label of this size lies on no face and on no other label; null where there is no such place. */
+function roomFor({ x, y, w, h }, width, height, gap, place, taken) {
+  const across = x + (w - width) / 2;
+  const spots = [
+    [x + w + gap, y],
+    [x - gap - width, y],
+    [x + w + gap, y + h - height],
+    [x - gap - width, y + h - height],
+    [across, y + h + gap],
+    [across, y - gap - height],
+  ];
+  for (const [left, wanted] of spots) {
+    if (left < 0 || left + width > place.w) continue;
+    const top = Math.max(gap / 2, Math.min(wanted, place.h - height - gap / 2));
+    const spot = { x: left, y: top, w: width, h: height };
+    if (!taken.some((other) => overlap(spot, other))) return spot;
+  }
+  return null;
+}
+
+const overlap = (one, other) =>
+  one.x < other.x + other.w && other.x < one.x + one.w && one.y < other.y + other.h && other.y < one.y + one.h;
