@@ -186,15 +186,16 @@ class Statistics:
         Raises `ServiceUnavailable` where the database does not answer.
         """
         self.flush()
-        query = sql.select(_sums).where(_sums.c.session == session).order_by(_sums.c.minute)
+        columns = _sums.c.minute, _sums.c.measure, _sums.c.label, _sums.c.count, _sums.c.total
+        query = sql.select(*columns).where(_sums.c.session == session).order_by(_sums.c.minute)
         if since is not None:
             query = query.where(_sums.c.minute >= _minute(since))
         with self._database(), self._engine.connect() as connection:
             rows = connection.execute(query).all()
         minutes: dict[int, Minute] = {}
-        for row in rows:
-            minute = minutes.setdefault(row.minute, Minute(datetime.fromtimestamp(60 * row.minute, UTC)))
-            minute.add(row.measure, row.label, row.count, row.total)
+        for number, measure, label, count, total in rows:
+            minute = minutes.setdefault(number, Minute(datetime.fromtimestamp(60 * number, UTC)))
+            minute.add(measure, label, count, total)
         return list(minutes.values())
 
     def delete(self, session: str) -> int:
@@ -276,8 +277,8 @@ class Statistics:
                     connection.execute(sql.delete(_sums).where(_sums.c.session == session))
 
     def _upsert(self, table: sql.Table, *columns: str, add: bool = False) -> sql.Insert:
-        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
-        insert = dialect.insert(table)
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
         new = {
             name: table.c[name] + insert.excluded[name] if add else insert.excluded[name] for name in columns
         }
