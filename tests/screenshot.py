@@ -30,7 +30,7 @@ from tests.integration.conftest import MASKFER, environment, free_port, serving
 
 _FACE = 336
 _HEIGHT, _WIDTH = 360, 640
-_COLOURS = 200
+_COLOURS = 256
 """Of the picture's palette: it is to stay small."""
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -54,7 +54,8 @@ def main() -> None:
         session = str(uuid.uuid4())
         _fill_hour(home, given.model, session)
         _look(home, given.model.absolute(), camera, session, out)
-    shrunk = PillowImage.open(out).convert("RGB").quantize(_COLOURS, dither=PillowImage.Dither.NONE)
+    raw = PillowImage.open(out).convert("RGB")
+    shrunk = raw.quantize(_COLOURS, method=PillowImage.Quantize.MAXCOVERAGE, dither=PillowImage.Dither.NONE)
     shrunk.save(out, optimize=True)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")  # noqa: T201 - a command says what it made
 
