@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from starlette.datastructures import State
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -102,9 +101,19 @@ async def _serve(websocket: WebSocket, state: State, settings: Settings) -> None
             hello = await _hello(websocket, settings)
             await _Connection(websocket, state, hello).run()
     except _SentAwayError as away:
-        if away.failure is not None:
-            await websocket.send_text(encode_answer(away.failure))
-        await websocket.close(away.code, away.reason)
+        with _closing_is_leaving():
+            if away.failure is not None:
+                await websocket.send_text(encode_answer(away.failure))
+            await websocket.close(away.code, away.reason)
+
+
+@contextmanager
+def _closing_is_leaving() -> Iterator[None]:
+    """Take what uvicorn raises once it has sent a close frame of its own for what it is: the end."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise WebSocketDisconnect(1006) from error
 
 
 class _SentAwayError(Exception):
@@ -279,11 +288,8 @@ class _Connection:
         return faces
 
     async def _send(self, answer: Answer) -> None:
-        try:
+        with _closing_is_leaving():
             await self._websocket.send_text(encode_answer(answer))
-        except RuntimeError as error:
-            # What uvicorn raises once it has sent a close frame of its own.
-            raise WebSocketDisconnect(1006) from error
 
 
 def _ready(scorer: Scorer, settings: Settings) -> Ready:
@@ -313,4 +319,4 @@ def _same_origin(websocket: WebSocket, settings: Settings) -> bool:
     origin = websocket.headers.get("origin")
     if origin is None or origin in settings.cors_origins:
         return True
-    return urlsplit(origin).netloc.lower() == websocket.headers.get("host", "").lower()
+    return origin.partition("://")[2].lower() == websocket.headers.get("host", "").lower()

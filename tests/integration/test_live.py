@@ -291,6 +291,7 @@ def test_who_says_nothing_is_sent_away(service: str) -> None:
         ("https://faces.example.org", True),
         ("https://evil.example.org", False),
         ("null", False),
+        ("http://[", False),
     ],
 )
 def test_only_pages_of_this_service_or_of_a_named_origin_get_in(
@@ -424,6 +425,7 @@ def test_it_comes_back_when_the_service_does(tiny_release: Release, clip: Path, 
         (("--fast",), "--video"),
         (("--video", "CLIP", "--server", "faces"), "is no address"),
         (("--video", "CLIP", "--server", "http://127.0.0.1:9"), "nobody listens"),
+        (("--video", "CLIP", "--server", "http://nowhere.invalid"), "nobody listens"),
         (("--video", "CLIP", "--server", "http://SERVICE/analyze"), "expected a maskfer scoring service"),
         (("--video", "CLIP", "--server", "http://SERVICE"), "--token"),
     ],

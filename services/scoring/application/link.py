@@ -160,10 +160,16 @@ class Link:
 
 def live_address(server: str) -> str:
     """Return the WebSocket address of a service's URL; raises `InputError` for what is none."""
-    parts = urlsplit(server)
+    wrong = InputError(f"live: --server {server!r} is no address; expected one like http://127.0.0.1:3000")
+    try:
+        parts = urlsplit(server)
+        # Asked for because it is only checked when it is.
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise wrong from error
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.hostname:
-        raise InputError(f"live: --server {server!r} is no address; expected one like http://127.0.0.1:3000")
+    if scheme is None or not whole:
+        raise wrong
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/live", parts.query, ""))
 
 

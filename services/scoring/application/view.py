@@ -50,7 +50,8 @@ def _draw_face(canvas: Image, face: LiveFace, *, scale: float) -> None:
     left, top, width, height = (round(value * scale) for value in face.box)
     cv2.rectangle(canvas, (left, top), (left + width, top + height), _FRAME, 2)
     # Beside the face where there is room, else inside its frame.
-    x = left + width + 6 if left + width + 156 <= canvas.shape[1] else left + 4
+    places = [(left + width + 6, left + width + 156 <= canvas.shape[1]), (left - 156, left >= 156)]
+    x = next((place for place, free in places if free), left + 4)
     for row, (name, share) in enumerate(face.probabilities.items()):
         y = top + 18 * row
         bold = name == face.expression
