@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _shrink(file: Path) -> None:
-    """Give the picture a palette: its commonest colours, the flat ones of the page, as they are, and others."""
+    """Give the picture a palette: its commonest colours, the flat ones of the page, and 200 others."""
     whole = PillowImage.open(file).convert("RGB")
     colours, counts = np.unique(np.asarray(whole).reshape(-1, 3), axis=0, return_counts=True)
     flat = colours[np.argsort(-counts)[:_FLAT]].ravel().tolist()
