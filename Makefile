@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRAS := data,learning,registry,pipelines,scoring,labeling,bench,dev
 
-.PHONY: help setup demo test lint check format bench up constraints clean
+.PHONY: help setup demo test lint check format bench up screenshot constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -42,6 +42,9 @@ bench: setup  ## speed tables
 
 up: setup  ## serve the champion until Ctrl-C
 	$(BIN)/maskfer serve
+
+screenshot: setup  ## the picture of the page in docs/: make screenshot MODEL=RELEASE
+	$(BIN)/python -m tests.screenshot --model $(MODEL)
 
 constraints:  ## pin anew: resolve pyproject.toml from scratch into constraints.txt
 	rm -rf build/pin && $(PYTHON) -m venv build/pin

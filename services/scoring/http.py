@@ -28,8 +28,10 @@ from maskfer.errors import MaskferError
 from services.scoring import openapi
 from services.scoring.limits import Admission, BodyLimit, Deadline
 from services.scoring.live import LiveClients, live
+from services.scoring.page_files import page_routes
 from services.scoring.problems import EmptyRequest, UnsupportedMedia, answer
 from services.scoring.scorer import Scorer
+from services.scoring.statistics_routes import statistics_routes
 
 
 def create_app() -> Starlette:
@@ -40,6 +42,8 @@ def create_app() -> Starlette:
             Route("/analyze", _analyze, methods=["POST"]),
             *openapi.routes(),
             WebSocketRoute("/live", live),
+            *page_routes(),
+            *statistics_routes(),
         ],
         middleware=[Middleware(BodyLimit), Middleware(Admission), Middleware(Deadline)],
         exception_handlers={

@@ -22,6 +22,7 @@ from services.scoring.http import ModelHeaders, create_app, open_app
 from services.scoring.scorer import Scorer
 from services.scoring.shadow import Shadow
 from services.scoring.shadow_records import ShadowRecords
+from services.scoring.statistics import Statistics
 
 app = create_app()
 
@@ -63,6 +64,7 @@ class _Scoring:
             )
 
         open_app(app, make(load_model(settings.scoring_model, settings)), settings)
+        app.state.statistics = Statistics(settings.statistics_address, days=settings.statistics_days)
         # Nothing else may hold a scorer: a replaced one goes with the last request that it answers.
         app.state.follower = follow_champion(app.state, settings, make=make)
         if shadow is not None and settings.shadow_model is not None:
@@ -70,6 +72,11 @@ class _Scoring:
             follow_challenger(app.state, settings, shadow, reference=settings.shadow_model)
         _end_with_parent()
         _calm_collector()
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Write the statistics that wait; called once nobody is connected any more."""
+        app.state.statistics.close()
 
     async def __is_ready__(self) -> bool:
         """The model is loaded and has answered once by the time this can be asked."""

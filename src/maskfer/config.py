@@ -331,6 +331,11 @@ class Settings(BaseSettings):
     live_max_pixels: int = Field(10_000_000, ge=1)
     """Largest picture decoded in a live frame."""
 
+    statistics_url: str | None = None
+    """Database of the sessions' statistics, SQLite or PostgreSQL; unset means SQLite under `home`."""
+    statistics_days: int = Field(30, ge=1)
+    """Statistics older than this are deleted."""
+
     @classmethod
     def load(cls) -> Self:
         """Read the environment; raises `ParamsError` naming the variable."""
@@ -343,6 +348,11 @@ class Settings(BaseSettings):
     def registry_uri(self) -> str:
         """The MLflow tracking URI, with the laptop's default filled in."""
         return self.tracking_uri or f"sqlite:///{self.home.resolve() / 'mlflow.db'}"
+
+    @property
+    def statistics_address(self) -> str:
+        """The database of the statistics, with the laptop's default filled in."""
+        return self.statistics_url or f"sqlite:///{self.home.resolve() / 'statistics.db'}"
 
 
 def _first_problem(error: ValidationError) -> str:

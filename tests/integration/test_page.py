@@ -1,0 +1,432 @@
+"""The page in a real Chromium, with a film as its camera, before a started service."""
+
+from __future__ import annotations
+
+import csv
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import psutil
+import pytest
+from jaxtyping import Float32, UInt8
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+
+from tests.integration.browser import (
+    CONTRASTS,
+    Seen,
+    as_camera,
+    browser,
+    drawn_face,
+    film_lights,
+    film_rooms,
+    shaded,
+)
+from tests.integration.conftest import MASKFER, environment, free_port, gone, serving
+from tests.known import KnownFaces
+
+_PHONE = {"width": 360, "height": 740}
+_DESK = {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def release(known_faces: KnownFaces) -> Path:
+    """A release that reads light, so that a film can change its mind."""
+    return known_faces.release("page").path
+
+
+@pytest.fixture(scope="module")
+def service(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("page")
+    port = free_port()
+    command = [MASKFER, "serve", "--model", str(release), "--port", str(port)]
+    with serving(command, port, log=home / "log", env=environment(home)):
+        yield f"http://localhost:{port}"
+
+
+@pytest.fixture(scope="module")
+def face() -> UInt8[np.ndarray, "s s 3"]:
+    return drawn_face()
+
+
+@pytest.fixture(scope="module")
+def film(face: UInt8[np.ndarray, "s s 3"], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds, a light every two."""
+    return film_lights(tmp_path_factory.mktemp("film") / "lights.mp4", face, seconds=6.0)
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def chrome(playwright: Playwright, film: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    camera = as_camera(film, tmp_path_factory.mktemp("camera") / "camera.mjpeg")
+    with browser(playwright, camera=camera) as started:
+        yield started
+
+
+@pytest.fixture
+def seen(chrome: Browser, service: str) -> Iterator[Seen]:
+    """A fresh page; it must not have complained by the end of the test."""
+    with chrome.new_context(viewport=_DESK, accept_downloads=True) as context:
+        seen = Seen(context.new_page()).watch()
+        seen.page.goto(service)
+        yield seen
+        assert seen.complaints == []
+
+
+def test_bars_move_and_mask_and_direction_change(seen: Seen) -> None:
+    seen.start_camera()
+    directions, masks, verdicts = set(), set(), set()
+    highest = dict.fromkeys(("positive", "neutral", "negative"), 0)
+    lowest = dict.fromkeys(highest, 100)
+
+    def all_seen() -> bool:
+        for label, value in seen.bars().items():
+            highest[label], lowest[label] = max(highest[label], value), min(lowest[label], value)
+        card = seen.page.locator(".face").first
+        directions.add(card.locator(".looks-word").inner_text())
+        masks.add(card.locator(".chip").get_attribute("data-masked"))
+        verdicts.add(card.locator(".verdict").inner_text())
+        moved = all(highest[label] - lowest[label] > 60 for label in highest)
+        return moved and len(verdicts) == 3 and len(directions) >= 3 and len(masks) == 2
+
+    seen.until("three expressions, three directions, with and without a mask", all_seen)
+    assert verdicts == {"Positive", "Neutral", "Negative"}
+    assert {"Looks up", "Looks ahead", "Looks right"} <= directions
+    assert seen.page.locator("#status-text").inner_text() == "Connected"
+
+
+def test_the_judged_picture_is_shown_with_a_frame_and_its_speed(seen: Seen) -> None:
+    seen.start_camera()
+    # What the camera shows, and on it a frame in a colour that the camera does not have.
+    picture = _shot(seen.page)
+    green = (picture[..., 1] - picture[..., 2] > 60) | (picture[..., 2] - picture[..., 1] > 60)
+    assert picture.std() > 30
+    assert 100 < green.sum() < 0.05 * green.size
+    for meter in ("#rate", "#round-trip", "#server-time"):
+        expect(seen.page.locator(meter)).to_have_text(re.compile(r"^[1-9]\d*(\.\d)?$"))
+    expect(seen.page.locator("#picture-size")).to_have_text(re.compile(r"^640 \S 360$"))
+
+
+def test_no_more_pictures_wait_than_the_service_allows(seen: Seen) -> None:
+    seen.start_camera()
+    seen.until("fifty pictures", lambda: seen.traffic("sent") >= 50)
+    assert 1 <= seen.traffic("most") <= 2
+    assert seen.traffic("readings") > 25
+
+
+def test_a_hidden_or_paused_page_sends_nothing(seen: Seen) -> None:
+    seen.start_camera()
+    hide = "(hidden) => Object.defineProperty(document, 'hidden', { value: hidden, configurable: true })"
+    seen.page.evaluate(hide, True)
+    _assert_silent(seen)
+    seen.page.evaluate(hide, False)
+    seen.until_more("sent")
+    seen.page.keyboard.press("Space")
+    expect(seen.page.locator("#paused-badge")).to_be_visible()
+    _assert_silent(seen)
+    seen.page.keyboard.press("Space")
+    seen.until_more("sent")
+    seen.page.keyboard.press("Escape")
+    expect(seen.page.locator("#empty")).to_be_visible()
+    expect(seen.page.locator("#status-text")).to_have_text("Not connected")
+
+
+def _assert_silent(seen: Seen) -> None:
+    seen.page.wait_for_timeout(300)
+    before = seen.traffic("sent")
+    seen.page.wait_for_timeout(500)
+    assert seen.traffic("sent") == before
+
+
+def test_a_heatmap_is_drawn_on_request(seen: Seen, face: UInt8[np.ndarray, "s s 3"], tmp_path: Path) -> None:
+    grey = np.repeat(face.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    _open_film(seen, film_rooms(tmp_path / "still.mp4", [shaded(grey, (1.0, 1.8, 1.2))] * 240))
+    seen.page.locator(".face").first.wait_for(timeout=20_000)
+    assert _warmth(seen.page) < 6.0
+    seen.page.get_by_role("switch", name="Heatmap").check(force=True)
+    seen.until("a heatmap", lambda: _warmth(seen.page) > 20.0)
+    seen.page.get_by_role("switch", name="Heatmap").uncheck(force=True)
+    seen.until("no heatmap", lambda: _warmth(seen.page) < 6.0)
+
+
+def _open_film(seen: Seen, film: Path) -> None:
+    seen.page.locator("#file").set_input_files(film)
+
+
+def _warmth(page: Page) -> float:
+    """How much redder than blue the mouth's place in the picture is, levels."""
+    picture = _shot(page)
+    height, width = picture.shape[:2]
+    middle = picture[int(0.6 * height) : int(0.7 * height), int(0.47 * width) : int(0.53 * width)]
+    return float((middle[..., 2] - middle[..., 0]).mean())
+
+
+def _shot(page: Page) -> Float32[np.ndarray, "h w 3"]:
+    """What is seen of the picture, BGR."""
+    content = np.frombuffer(page.locator("#view").screenshot(), np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_COLOR).astype(np.float32)
+
+
+def test_a_film_is_read_to_its_end_and_again(
+    seen: Seen, face: UInt8[np.ndarray, "s s 3"], tmp_path: Path
+) -> None:
+    _open_film(seen, film_lights(tmp_path / "short.mp4", face, seconds=2.0))
+    seen.page.locator(".face").first.wait_for(timeout=20_000)
+    expect(seen.page.locator("#paused-badge")).to_have_text("The film is over")
+    seen.page.get_by_role("button", name="Play again").click()
+    seen.until_more("sent", than=5)
+
+
+@pytest.mark.parametrize("content", [b"no film at all", b"\x00\x00\x00\x20ftypisom" + bytes(500)])
+def test_what_is_no_film_is_said_with_its_remedy(
+    chrome: Browser, service: str, tmp_path: Path, content: bytes
+) -> None:
+    film = tmp_path / "broken.mp4"
+    film.write_bytes(content)
+    page = chrome.new_page()
+    page.goto(service)
+    page.locator("#file").set_input_files(film)
+    expect(page.get_by_role("alert")).to_contain_text("broken.mp4")
+    expect(page.get_by_role("alert")).to_contain_text("Convert it to MP4 (H.264) or WebM")
+    page.close()
+
+
+def test_statistics_fill_are_taken_away_and_deleted(seen: Seen, tmp_path: Path) -> None:
+    page = seen.page
+    seen.start_camera()
+    expect(page.locator("#no-statistics")).to_be_visible()
+    assert not page.get_by_role("switch", name="Keep statistics").is_checked()
+    page.get_by_role("switch", name="Keep statistics").check(force=True)
+    seen.until("a minute in the chart", lambda: page.locator("#chart .minute").count())
+    seen.until("faces", lambda: int(page.locator("#totals dd").first.inner_text().replace(",", "")) > 20)
+    page.get_by_text("The same as a table").click()
+    assert page.locator("#table tbody tr").count() >= 1
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    download.value.save_as(tmp_path / "statistics.csv")
+    with (tmp_path / "statistics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["faces"]) for row in rows) > 20
+    for row in rows:
+        means = [float(row[f"mean_{name}"]) for name in ("positive", "neutral", "negative")]
+        assert sum(means) == pytest.approx(1.0, abs=1e-4)
+        assert sum(int(row[f"looks_{name}"]) for name in ("up", "left", "center", "right", "down")) == int(
+            row["faces"]
+        )
+
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("#statistics-note")).to_contain_text("Deleted")
+    assert not page.get_by_role("switch", name="Keep statistics").is_checked()
+    expect(page.locator("#no-statistics")).to_be_visible()
+    seen.until_more("readings", than=10)
+    session = page.evaluate("sessionStorage.getItem('maskfer.session')")
+    assert httpx.get(f"{page.url}statistics/{session}").json()["minutes"] == []
+
+
+def test_nothing_is_kept_without_consent(seen: Seen) -> None:
+    seen.start_camera()
+    seen.until_more("readings", than=10)
+    session = seen.page.evaluate("sessionStorage.getItem('maskfer.session')")
+    assert httpx.get(f"{seen.page.url}statistics/{session}").json()["minutes"] == []
+
+
+def test_a_token_is_asked_for_and_a_lost_service_comes_back(
+    chrome: Browser, release: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    command = [MASKFER, "serve", "--model", str(release), "--port", str(port)]
+    env = environment(tmp_path, MASKFER_API_TOKENS='["open-sesame"]')
+    with chrome.new_context(viewport=_DESK) as context:
+        seen = Seen(context.new_page()).watch()
+        page = seen.page
+        with serving(command, port, log=tmp_path / "log", env=env) as process:
+            page.goto(f"http://localhost:{port}")
+            page.get_by_role("button", name="Start camera").click()
+            dialog = page.get_by_role("dialog")
+            expect(dialog).to_contain_text("asks for a token")
+            for word in ("guessed", "open-sesame"):
+                dialog.get_by_label("Token").fill(word)
+                dialog.get_by_role("button", name="Connect").click()
+                if word == "guessed":
+                    expect(dialog).to_contain_text("not accepted")
+            page.locator(".face").first.wait_for(timeout=20_000)
+            _kill(process.pid)
+            expect(page.locator("#banner")).to_contain_text("The connection is lost")
+            expect(page.locator("#banner-text")).to_have_attribute("role", "status")
+        with serving(command, port, log=tmp_path / "log", env=env):
+            expect(page.locator("#status-text")).to_have_text("Connected", timeout=20_000)
+            expect(page.locator("#banner")).to_be_hidden()
+            seen.until_more("readings", than=5)
+            expect(page.locator(".face").first).to_be_visible()
+
+
+def _kill(pid: int) -> None:
+    """End a service and its processes as a power cut would."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in family:
+        process.send_signal(signal.SIGKILL)
+    assert gone(family)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(chrome: Browser, service: str, scheme: str) -> None:
+    with chrome.new_context(viewport=_DESK, color_scheme=scheme) as context:
+        seen = Seen(context.new_page()).watch()
+        seen.page.goto(service)
+        assert seen.page.evaluate(CONTRASTS) == []
+        seen.page.get_by_role("switch", name="Keep statistics").check(force=True)
+        seen.start_camera()
+        seen.until("a chart", lambda: seen.page.locator("#chart .minute").count())
+        assert seen.page.evaluate(CONTRASTS) == []
+        # The switch overrules the system.
+        ground = "getComputedStyle(document.body).backgroundColor"
+        before = seen.page.evaluate(ground)
+        other = "Dark" if scheme == "light" else "Light"
+        seen.page.get_by_role("radio", name=other).check(force=True)
+        assert seen.page.evaluate(ground) != before
+        seen.page.reload()
+        assert seen.page.evaluate(ground) != before
+        assert seen.page.get_by_role("radio", name=other).is_checked()
+
+
+def test_every_control_has_a_name_and_the_keyboard_reaches_it(seen: Seen) -> None:
+    page = seen.page
+    controls = page.locator(
+        "button:visible, input:visible:not([type=radio]), select:visible, summary:visible"
+    )
+    _assert_named_and_reached(page, controls.evaluate_all(_NAMES))
+    seen.start_camera()
+    page.get_by_role("switch", name="Keep statistics").focus()
+    page.keyboard.press("Space")  # of a switch, not of the picture
+    expect(page.locator("#paused-badge")).to_be_hidden()
+    assert page.get_by_role("switch", name="Keep statistics").is_checked()
+    seen.until("a chart", lambda: page.locator("#chart .minute").count())
+    _assert_named_and_reached(page, controls.evaluate_all(_NAMES))
+
+
+_NAMES = """(all) => all.filter((e) => !e.disabled).map((e) =>
+    [e.id || e.textContent.trim(), (e.ariaLabel ?? e.labels?.[0]?.textContent ?? e.textContent).trim()])"""
+
+
+def _assert_named_and_reached(page: Page, controls: list[list[str]]) -> None:
+    assert controls
+    assert [control for control, name in controls if not name] == []
+    reached = set()
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(
+            """() => {
+                const e = document.activeElement;
+                const mark = e.matches(".switch input, .segments input") ? e.nextElementSibling : e;
+                return [e.id || e.textContent.trim(), e.tagName, getComputedStyle(mark).outlineStyle];
+            }"""
+        )
+        if focused[1] != "BODY":
+            assert focused[2] != "none", f"focus is not seen on {focused}"
+        reached.add(focused[0])
+    assert {control for control, _ in controls} - reached == set()
+
+
+def test_readings_are_told_to_a_screen_reader_but_not_without_end(seen: Seen) -> None:
+    said = "() => { window.said = []; new MutationObserver(() => window.said.push(announcer.textContent))" + (
+        ".observe(announcer, { childList: true }) }"
+    )
+    seen.page.evaluate(said)
+    seen.start_camera()
+    seen.until("a sentence", lambda: "percent" in (seen.page.locator("#announcer").text_content() or ""))
+    seen.page.wait_for_timeout(1500)
+    assert len(seen.page.evaluate("window.said")) <= 2
+    assert seen.page.locator("#announcer").get_attribute("aria-live") == "polite"
+    assert "percent" in (seen.page.locator("#view").get_attribute("aria-label") or "")
+
+
+def test_a_phone_need_not_scroll_sideways(chrome: Browser, service: str) -> None:
+    with chrome.new_context(viewport=_PHONE, has_touch=True) as context:
+        seen = Seen(context.new_page()).watch()
+        seen.page.goto(service)
+        seen.page.get_by_role("switch", name="Keep statistics").check(force=True)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+        seen.start_camera()
+        seen.until("a chart", lambda: seen.page.locator("#chart .minute").count())
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(
+    ("flags", "host", "said"),
+    [
+        ((), "localhost", "No camera was found"),
+        (
+            ("--use-fake-device-for-media-stream", "--deny-permission-prompts"),
+            "localhost",
+            "The camera is not allowed",
+        ),
+        (
+            ("--host-resolver-rules=MAP faces.test 127.0.0.1",),
+            "faces.test",
+            "This address may not use the camera",
+        ),
+    ],
+    ids=["none", "denied", "insecure"],
+)
+def test_a_camera_that_cannot_be_had_is_said_with_its_remedy(
+    playwright: Playwright, service: str, flags: tuple[str, ...], host: str, said: str
+) -> None:
+    with browser(playwright, camera=None, flags=flags) as chrome:
+        page = chrome.new_page()
+        if said == "No camera was found":
+            page.context.grant_permissions(["camera"])
+        page.goto(service.replace("localhost", host))
+        page.get_by_role("button", name="Start camera").click()
+        expect(page.get_by_role("alert")).to_contain_text(said)
+        expect(page.get_by_role("alert")).to_contain_text("open a film", ignore_case=True)
+        expect(page.locator("#empty")).to_be_visible()
+
+
+def test_the_page_may_load_nothing_from_elsewhere(seen: Seen) -> None:
+    stopped = seen.page.evaluate(
+        """async () => {
+            const stopped = [];
+            addEventListener("securitypolicyviolation", (event) => stopped.push(event.effectiveDirective));
+            const script = document.createElement("script");
+            script.textContent = "window.injected = true";
+            document.body.append(script);
+            await fetch("https://example.invalid/").catch(() => {});
+            await new Promise((done) => setTimeout(done, 200));
+            return [window.injected ?? null, ...stopped.sort()];
+        }"""
+    )
+    assert stopped[0] is None
+    assert {"connect-src", "script-src-elem"} <= set(stopped[1:])
+    seen.complaints.clear()  # the browser says what it stopped
+
+
+@pytest.mark.shared
+def test_a_person_on_film_is_read_through_the_camera(
+    playwright: Playwright, service: str, shared_dir: Path, tmp_path: Path
+) -> None:
+    camera = as_camera(shared_dir / "footage" / "portrait.mp4", tmp_path / "portrait.mjpeg", seconds=20.0)
+    with browser(playwright, camera=camera) as chrome:
+        seen = Seen(chrome.new_page(viewport=_DESK)).watch()
+        seen.page.goto(service)
+        seen.start_camera()
+        directions, shares = set(), []
+
+        def all_seen() -> bool:
+            directions.add(seen.page.locator(".looks-word").first.text_content())
+            shares.append(seen.bars().get("positive", 0))
+            return len(directions) >= 2 and max(shares) - min(shares) > 15
+
+        seen.until("bars that move, two directions", all_seen, within_s=30.0)
+        assert seen.complaints == []

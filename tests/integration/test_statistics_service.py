@@ -1,0 +1,182 @@
+"""Statistics and page files of a started service, without a browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from maskfer.data.synthetic import clip_frames
+from services.scoring.statistics import Statistics
+from tests.integration.conftest import MASKFER, environment, free_port, serving
+from tests.known import KnownFaces
+
+
+@pytest.fixture(scope="module")
+def release(known_faces: KnownFaces) -> Path:
+    return known_faces.release("statistics").path
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    image = next(clip_frames(frames=1, fps=1.0, size=192, seed=7))[0]
+    return bytes(cv2.imencode(".jpg", image)[1])
+
+
+@contextmanager
+def _started(release: Path, home: Path, **settings: str) -> Iterator[httpx.Client]:
+    port = free_port()
+    command = [MASKFER, "serve", "--model", str(release), "--port", str(port)]
+    with (
+        serving(command, port, log=home / "log", env=environment(home, **settings)),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def service(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with _started(release, tmp_path_factory.mktemp("statistics")) as client:
+        yield client
+
+
+def _show(client: httpx.Client, photo: bytes, *, session: str, consent: bool, frames: int = 3) -> list[dict]:
+    """Send a picture some times, as the page does, and return the readings' faces."""
+    address = f"ws://{client.base_url.host}:{client.base_url.port}/live"
+    hello = {"type": "hello", "protocol": 1, "session": session, "consent": consent}
+    faces = []
+    with connect(address) as socket:
+        socket.send(json.dumps(hello))
+        assert json.loads(socket.recv())["type"] == "ready"
+        for frame in range(frames):
+            socket.send(struct.pack("<BBHI", 1, 0, 0, frame) + photo)
+            faces += json.loads(socket.recv())["faces"]
+    return faces
+
+
+def test_what_was_shown_is_what_is_kept(service: httpx.Client, photo: bytes) -> None:
+    session = str(uuid.uuid4())
+    faces = _show(service, photo, session=session, consent=True)
+    answer = service.get(f"/statistics/{session}")
+    assert answer.headers["cache-control"] == "no-store"
+    body = answer.json()
+    assert (body["session"], body["days_kept"]) == (session, 30)
+    minutes = body["minutes"]
+    assert sum(minute["frames"] for minute in minutes) == 3
+    assert sum(minute["faces"] for minute in minutes) == len(faces) == 3
+    assert sum(minute["masked"] for minute in minutes) == sum(face["masked"] for face in faces)
+    for name in ("positive", "neutral", "negative"):
+        kept = sum(minute["probabilities"][name] * minute["faces"] for minute in minutes)
+        assert kept == pytest.approx(sum(face["probabilities"][name] for face in faces), abs=1e-9)
+        shown = sum(face["expression"] == name for face in faces)
+        assert sum(minute["expressions"][name] for minute in minutes) == shown
+    for name in ("up", "left", "center", "right", "down"):
+        looks = sum(face["orientation"] == name for face in faces)
+        assert sum(minute["orientations"][name] for minute in minutes) == looks
+
+    table = service.get(f"/statistics/{session}.csv")
+    assert table.headers["content-type"].startswith("text/csv")
+    assert "attachment" in table.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert [row["minute"] for row in rows] == [minute["minute"] for minute in minutes]
+    assert [float(row["mean_positive"]) for row in rows] == [m["probabilities"]["positive"] for m in minutes]
+
+    assert service.delete(f"/statistics/{session}").json()["deleted_minutes"] == len(minutes)
+    assert service.get(f"/statistics/{session}").json()["minutes"] == []
+
+
+def test_without_consent_nothing_is_kept(service: httpx.Client, photo: bytes) -> None:
+    session = str(uuid.uuid4())
+    assert _show(service, photo, session=session, consent=False)
+    assert service.get(f"/statistics/{session}").json()["minutes"] == []
+
+
+@pytest.mark.parametrize("path", ["anybody", "anybody.csv", "%27%20OR%201=1", f"{uuid.uuid4()}?minutes=all"])
+def test_what_is_no_session_is_refused(service: httpx.Client, path: str) -> None:
+    answer = service.get(f"/statistics/{path}")
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "InputError"
+
+
+def test_the_last_minutes_alone_can_be_asked_for(service: httpx.Client, photo: bytes) -> None:
+    session = str(uuid.uuid4())
+    _show(service, photo, session=session, consent=True, frames=1)
+    assert len(service.get(f"/statistics/{session}?minutes=60").json()["minutes"]) == 1
+
+
+def test_a_service_that_is_stopped_writes_what_it_holds(release: Path, photo: bytes, tmp_path: Path) -> None:
+    session = str(uuid.uuid4())
+    with _started(release, tmp_path) as client:
+        _show(client, photo, session=session, consent=True, frames=4)
+    with Statistics(f"sqlite:///{tmp_path}/statistics.db", days=30) as statistics:
+        assert sum(minute.faces for minute in statistics.read(session)) == 4
+
+
+def test_without_its_database_the_service_scores_on(release: Path, photo: bytes, tmp_path: Path) -> None:
+    # Nobody listens there.
+    away = f"postgresql://nobody:secret@127.0.0.1:{free_port()}/statistics"
+    session = str(uuid.uuid4())
+    with _started(release, tmp_path, MASKFER_STATISTICS_URL=away) as client:
+        assert len(_show(client, photo, session=session, consent=True)) == 3
+        assert client.post("/analyze", content=photo).status_code == 200
+        answer = client.get(f"/statistics/{session}")
+        assert answer.status_code == 503
+        assert "127.0.0.1" not in answer.text
+        assert client.get("/readyz").status_code == 200
+    log = (tmp_path / "log").read_text()
+    assert log.count("does not answer") == 1
+    assert "secret" not in log
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/page/main.js", "text/javascript; charset=utf-8"),
+        ("/page/style.css", "text/css; charset=utf-8"),
+        ("/page/icon.svg", "image/svg+xml"),
+    ],
+)
+def test_the_page_s_files_are_served(service: httpx.Client, path: str, media_type: str) -> None:
+    answer = service.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == media_type
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    again = service.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/none.js", "/page/../service.py", "/page/%2e%2e%2fservice.py", "/page/"]
+)
+def test_nothing_else_is(service: httpx.Client, path: str) -> None:
+    assert service.get(path).status_code == 404
+
+
+def test_the_page_names_only_files_that_are_there(service: httpx.Client) -> None:
+    html = service.get("/").text
+    names = set(re.findall(r'(?:src|href)="(page/[^"]+)"', html))
+    assert {"page/main.js", "page/style.css", "page/theme.js", "page/icon.svg"} <= names
+    seen: set[str] = set()
+    while names - seen:
+        name = (names - seen).pop()
+        seen.add(name)
+        answer = service.get(f"/{name}")
+        assert answer.status_code == 200, name
+        if name.endswith(".js"):
+            names |= {f"page/{found}" for found in re.findall(r'from "\./([^"]+)"', answer.text)}
+    assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", html)

