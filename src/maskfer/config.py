@@ -69,7 +69,7 @@ class MaskingParams(_Frozen):
 class MaskClassifierParams(_Frozen):
     """Approach 2, stage 1 (§5.1)."""
 
-    epochs: int = Field(6, ge=1)
+    epochs: int = Field(8, ge=1)
     batch_size: int = Field(128, ge=2)
     """Faces per step."""
     learning_rate: float = Field(2e-3, gt=0)

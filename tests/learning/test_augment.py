@@ -54,6 +54,17 @@ def test_without_jitter_only_mirroring_is_left() -> None:
     torch.testing.assert_close(moved[warps.mirrored], faces[warps.mirrored].flip(-1), atol=1e-5, rtol=1e-4)
 
 
+def test_maps_are_chosen_face_by_face() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (augment.random_warps(3, jitter=DEFAULT_JITTER, generator=generator) for _ in range(2))
+
+    chosen = ours.where(torch.tensor([True, False, True]), theirs)
+
+    assert torch.equal(chosen.theta[[0, 2]], ours.theta[[0, 2]])
+    assert torch.equal(chosen.theta[1], theirs.theta[1])
+    assert chosen.mirrored.tolist() == [*ours.mirrored[:1], *theirs.mirrored[1:2], *ours.mirrored[2:]]
+
+
 def test_twins_move_alike() -> None:
     warps = augment.random_warps(4, jitter=DEFAULT_JITTER, generator=_generator()).followed_by(3)
 

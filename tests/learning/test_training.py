@@ -253,6 +253,22 @@ def test_the_loss_weighs_every_head_and_adds_the_methods_penalty() -> None:
     assert loss(torch.tensor(2.0)) == pytest.approx(0.15 * 50 + 2, rel=1e-4)
 
 
+def test_the_answer_learns_from_masks_that_are_seen_and_from_none_but_not_from_scraps() -> None:
+    logits = torch.zeros(4, requires_grad=True)
+
+    losses.mask_verdict(logits, torch.tensor([0.0, 0.3, 0.6, 1.0])).backward()  # type: ignore[no-untyped-call]
+
+    assert logits.grad is not None
+    none, scrap, most, whole = logits.grad.tolist()
+    assert none > 0 and scrap == 0 and most == whole < 0
+
+
+def test_a_batch_of_scraps_alone_says_nothing_of_the_answer() -> None:
+    loss = losses.mask_verdict(torch.tensor([3.0, -3.0]), torch.tensor([0.2, 0.4]))
+
+    assert loss.item() == 0
+
+
 def test_twins_that_agree_cost_nothing_and_only_the_masked_one_learns() -> None:
     masked = torch.tensor([[1.0, 0.0]], requires_grad=True)
     unmasked = torch.tensor([[0.0, 1.0]], requires_grad=True)

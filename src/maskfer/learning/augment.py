@@ -54,6 +54,17 @@ class Jitter:
 
 
 DEFAULT_JITTER = Jitter()
+FAR_JITTER = Jitter(
+    shift=0.1,
+    scale=0.2,
+    rotation_deg=18.0,
+    contrast=0.4,
+    brightness=35.0,
+    gamma=0.35,
+    blur=0.3,
+    noise=8.0,
+)
+"""As faces differ between one source of photographs and another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,13 @@ class Warps:
     theta: Float[Tensor, "b 2 3"]
     """Output to input coordinates in [-1, 1], as `torch.nn.functional.affine_grid` takes them."""
     mirrored: Bool[Tensor, " b"]
+
+    def where(self, chosen: Bool[Tensor, " b"], others: Warps) -> Warps:
+        """These maps where `chosen`, the others' elsewhere."""
+        return Warps(
+            torch.where(chosen.view(-1, 1, 1), self.theta, others.theta),
+            torch.where(chosen, self.mirrored, others.mirrored),
+        )
 
     def followed_by(self, twins: int) -> Warps:
         """The same maps for a batch followed by the twins of its first faces."""

@@ -9,6 +9,10 @@ from torch.nn import functional
 
 from maskfer.learning.models.expression import ExpressionReading
 
+_NONE_SEEN, _SEEN = 0.1, 0.5
+"""Shares of a mask up to which the answer should be no, and from which it should be yes."""
+_VERDICT_SMOOTHING = 0.04
+
 
 def log_priors(labels: Int64[Tensor, " n"], classes: int) -> Float[Tensor, " classes"]:
     """Logarithm of each class's share of the labels; rows with label -1 do not count."""
@@ -71,3 +75,16 @@ def twin_consistency(
         reduction="batchmean",
         log_target=True,
     )
+
+
+def mask_verdict(logits: Float[Tensor, " b"], share: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+    """Cross-entropy of "masked" with what the visible share of the mask says.
+
+    What lies between a tenth of a mask and half of one is nobody's idea of a mask, worn or not, and does not
+    count. Not in the paper.
+    """
+    certain = (share <= _NONE_SEEN) | (share >= _SEEN)
+    label = (share >= _SEEN).float() * (1 - _VERDICT_SMOOTHING) + _VERDICT_SMOOTHING / 2
+    # Not an index by `certain`: a batch may have no such face, and the mean of nothing is no number.
+    each = functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
+    return (each * certain).sum() / certain.sum().clamp(min=1)

@@ -10,6 +10,8 @@ Source: §5.1, a small attentional network with a spatial transformer between tw
   the exact one costs a forward pass per position of the patch. It reads the features before the transformer,
   whose positions are the face's own.
 - A third head gives the face's orientation, so that serving needs no landmarks, which a mask hides.
+- A fourth gives the answer. The mean of local logits is what a heatmap can be made of; whether a real mask is
+  worn is told better by features of the whole face, trained with whole masks alone.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class MaskReading(NamedTuple):
     """What stage 1 says of a batch of faces; all logits."""
 
     masked: Float[Tensor, " b"]
+    """The answer; the heatmap explains `MaskClassifier.mask_logits`."""
     orientation: Float[Tensor, "b 5"]
     heatmap: Float[Tensor, "b g g"]
 
@@ -105,15 +108,27 @@ class MaskClassifier(nn.Module):
             nn.Linear(16 * 36, len(ORIENTATIONS)),
         )
         self.heatmap_head = HeatmapHead(width, grid=grid)
+        self.verdict_head = nn.Sequential(
+            ConvNorm(width, 2 * width),
+            ConvNorm(2 * width, 4 * width, stride=2),
+            ConvNorm(4 * width, 4 * width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(4 * width, 1),
+        )
 
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> MaskReading:
         shallow = self.shallow_features(faces)
-        return MaskReading(
-            self.mask_logits(shallow), self.orientation_head(shallow), self.heatmap_head(shallow)
-        )
+        return MaskReading(self.verdict(shallow), self.orientation_head(shallow), self.heatmap_head(shallow))
+
+    def verdict(self, shallow: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """Logit of "masked" that is answered, from the features of block 1."""
+        logits: Tensor = self.verdict_head(shallow)
+        return logits.squeeze(1)
 
     def mask_logits(self, shallow: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-        """Logit of "masked" from the features of block 1."""
+        """Logit of "masked" that patches are slid under: the mean of local evidence for a mask."""
         local: Tensor = self.evidence(self.block2(self.transformer(shallow)))
         return local.mean(dim=(1, 2, 3))
 
