@@ -63,6 +63,8 @@ class MaskTask:
 
     def __post_init__(self) -> None:
         self.train, self.val = self.train.to(self.device), self.val.to(self.device)
+        # Not taught here but by `HeatmapTask`: what is trained has a part in every batch's loss.
+        self.model.heatmap_head.requires_grad_(False)
         self._prior = log_priors(self.train.orientations, len(ORIENTATIONS)).clamp(min=-10)
 
     @property
@@ -92,7 +94,9 @@ class MaskTask:
         loss = functional.binary_cross_entropy_with_logits(masked.float(), label)
         known = orientations != UNKNOWN
         if not known.any():
-            return loss
+            # Still through the head: processes that train together go backward through the same layers.
+            nothing: Tensor = 0 * orientation.float().sum()
+            return loss + nothing
         orientation_loss = adjusted_cross_entropy(
             orientation.float()[known],
             orientations[known],
