@@ -90,7 +90,8 @@ class SharedNorm(nn.BatchNorm2d):
             return super().forward(features)
         values, axes = features.float(), (0, 2, 3)
         here = values.new_tensor([values[:, 0].numel()])
-        total, count = _summed(torch.cat([values.sum(axes), here])).split([self.num_features, 1])
+        sums = _summed(torch.cat([values.sum(axes), here]))
+        total, count = torch.split(sums, [self.num_features, 1])
         mean = total / count
         centred = values - mean.view(1, -1, 1, 1)
         variance = _summed(centred.square().sum(axes)) / count
