@@ -40,6 +40,7 @@ _NOT_READ_BY_LANDMARK_STEP: Final = {"masking", "expression", "evaluation"}
 _NOT_READ_BY_INPAINTER_STEP: Final = _NOT_READ_BY_LANDMARK_STEP | {"landmarks"}
 _NOT_READ_BY_MASK_STEPS: Final = _NOT_READ_BY_INPAINTER_STEP | {"inpainting"}
 _DATA_MOUNT: Final = "/mnt/maskfer-data"
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - where Linux has it, in the container
 _PVC: Final = "pvc://"
 _STORES: Final = ("s3://", "gs://", "minio://")
 _TRACKING: Final = "MASKFER_TRACKING_URI"
@@ -54,13 +55,14 @@ class Cluster:
 
     image: str = IMAGE
     gpus: int = 1
-    """GPUs of each training step; 0 trains on processors."""
+    """GPUs of each training step, all on one node, a process for each; 0 trains on processors."""
     gpu_resource: str = "nvidia.com/gpu"
     """Resource that is limited and taint that is tolerated."""
     gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
     """Label of the nodes with GPUs, as NVIDIA's GPU feature discovery sets it."""
-    memory: str = "8Gi"
-    """Requested by each step; the limit is the same, so that no step is evicted for growing."""
+    memory_gib: int = 8
+    """Requested by each step, by a training step for each GPU; the limit is the same, so that no step is
+    evicted for growing."""
     config_map: str = "maskfer-settings"
     """Config map of `k8s/base` with the registry's address."""
     data_claim: str | None = None
@@ -208,7 +210,7 @@ def cluster_of(data: str, *, settings: Settings) -> tuple[Cluster, Table]:
 def _place(*, training: list[Any], verdict: Any, registering: Any, on: Cluster) -> None:
     for task in (*training, verdict, registering):
         task.set_container_image(on.image)
-        task.set_memory_request(on.memory).set_memory_limit(on.memory).set_cpu_request("2")
+        _give(task, processes=max(1, on.gpus) if task in training else 1, memory_gib=on.memory_gib)
         if on.data_claim is not None:
             kubernetes.mount_pvc(task, pvc_name=on.data_claim, mount_path=_DATA_MOUNT)
     for task in training if on.gpus else []:
@@ -216,6 +218,14 @@ def _place(*, training: list[Any], verdict: Any, registering: Any, on: Cluster) 
         label, value = on.gpu_node_label
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
         kubernetes.add_toleration(task, key=on.gpu_resource, operator="Exists", effect="NoSchedule")
+        if on.gpus > 1:
+            # The processes talk through shared memory, of which a container has 64 MiB by default.
+            kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=_SHARED_MEMORY, medium="Memory")
     kubernetes.use_config_map_as_env(
         registering, config_map_name=on.config_map, config_map_key_to_env={_TRACKING: _TRACKING}
     )
+
+
+def _give(task: Any, *, processes: int, memory_gib: int) -> None:
+    memory = f"{processes * memory_gib}Gi"
+    task.set_memory_request(memory).set_memory_limit(memory).set_cpu_request(str(2 * processes))

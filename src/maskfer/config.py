@@ -291,6 +291,8 @@ class Settings(BaseSettings):
     """Image of the training steps on a Kubeflow cluster, built by `components/Dockerfile`."""
     pipeline_gpus: int = Field(1, ge=0)
     """GPUs of each training step on a cluster; 0 trains on processors."""
+    training_processes: int | None = Field(None, ge=1)
+    """Processes that train one network together; unset means one for each accelerator of the machine."""
     scoring_model: str | None = None
     """The service's model: a release folder, `NAME@ALIAS` or `NAME@VERSION`; unset means the champion."""
     model_poll_s: float = Field(2.0, gt=0, le=600)

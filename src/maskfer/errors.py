@@ -15,7 +15,8 @@
     │   ├── ModelNotFound          no such model, version or alias
     │   └── PromotionRefused       the policy says no
     ├── ServiceUnavailable         a broker, worker or service is not there exit 2
-    ├── TrainingError              training cannot go on (NaN, no data)     exit 2
+    ├── TrainingError              training cannot go on (NaN, no data, a
+    │                              process lost)                            exit 2
     └── StageFailed                a stage of a pipeline failed             exit 2
 
 A message is one line: what, where, what was got, what was expected, and the remedy.
@@ -85,7 +86,7 @@ class ServiceUnavailable(MaskferError):
 
 
 class TrainingError(MaskferError):
-    """Training cannot go on: no data for a class, or a loss that is not a number."""
+    """Training cannot go on: no data for a class, a loss that is not a number, or a process that was lost."""
 
 
 class StageFailed(MaskferError):

@@ -108,8 +108,10 @@ def test_only_the_training_steps_ask_for_gpus(compiled: tuple[Document, Document
         if "container" not in executor:
             continue
         resources = executor["container"]["resources"]
-        assert resources["resourceMemoryRequest"] == "8Gi"
+        assert resources["resourceMemoryRequest"] == ("16Gi" if name in TRAINING else "8Gi")
+        assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"]
         if name in TRAINING:
+            assert kubernetes[name]["emptyDirMounts"][0]["volumeName"] == "shm"
             assert resources["accelerator"]["resourceCount"] == "2"
             assert resources["accelerator"]["resourceType"] == "nvidia.com/gpu"
             assert kubernetes[name]["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}

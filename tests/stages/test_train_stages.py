@@ -216,3 +216,23 @@ def test_a_run_that_is_killed_ends_where_an_uninterrupted_one_ends(built: Built,
 
     assert report.weights.read_bytes() == built.mask.weights.read_bytes()
     assert not checkpoint.exists()
+
+
+def test_two_processes_make_the_files_of_one(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKFER_TRAINING_PROCESSES", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    short = PARAMS.mask_classifier.model_copy(update={"epochs": 2})
+    params = PARAMS.model_copy(update={"mask_classifier": short})
+
+    mask = train_mask_classifier.run(built.faces, tmp_path / "mask", params=params)
+    maps = compute_heatmaps.run(built.faces, mask.weights.parent, tmp_path / "maps", params=params)
+
+    for shared, alone in ((mask, built.mask), (maps, built.heatmaps)):
+        assert {path.name for path in shared.weights.parent.iterdir()} == {
+            path.name for path in alone.weights.parent.iterdir()
+        }
+        assert shared.metrics.keys() == alone.metrics.keys()
+        assert shared.metrics["val"].keys() == alone.metrics["val"].keys()
+    assert {path.name for path in tmp_path.iterdir()} == {"mask", "maps"}

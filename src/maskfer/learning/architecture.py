@@ -1,4 +1,4 @@
-"""The networks that a `Params` describes, freshly initialised from its seed."""
+"""The networks that a `Params` describes, freshly initialised from its seed, on the processor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
 def mask_classifier(params: Params) -> MaskClassifier:
     """Return stage 1's network; its heatmap has one cell for each position of the patch."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         return MaskClassifier(
             grid=params.data.crop_size // params.heatmap.stride,
@@ -33,7 +33,7 @@ def mask_classifier(params: Params) -> MaskClassifier:
 
 def inpainting_gan(params: Params) -> InpaintingGan:
     """Return approach 1's generator with its discriminators."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         return InpaintingGan(width=params.inpainting.width)
 
@@ -41,7 +41,7 @@ def inpainting_gan(params: Params) -> InpaintingGan:
 def landmark_reader(params: Params, *, inpainting: bool) -> LandmarkReader:
     """Return the landmark network, behind a generator where the faces are inpainted first."""
     inpainter = inpainting_gan(params).generator if inpainting else None
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         network = LandmarkNet(side=params.data.crop_size, width=params.landmarks.width)
     return LandmarkReader(network, inpainter=inpainter)
@@ -53,7 +53,7 @@ def expression_classifier(params: Params) -> ExpressionNet:
     Raises `TrainingError` where those weights belong to another architecture.
     """
     section, classes = params.expression, len(params.classes)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         match section.model:
             case "two_branch":

@@ -39,6 +39,8 @@ class Jitter:
     scale: float = 0.09
     """Largest change of size, as a natural logarithm."""
     rotation_deg: float = 8.0
+    mirror: float = 0.5
+    """Share of the faces that are mirrored."""
     contrast: float = 0.25
     """Largest change of contrast, as a natural logarithm."""
     brightness: float = 20.0
@@ -95,7 +97,7 @@ def random_warps(count: int, *, jitter: Jitter, generator: Generator) -> Warps:
     scale = torch.exp(_symmetric(count, jitter.scale, generator))
     # affine_grid's coordinates span two units per side.
     across, down = (_symmetric(count, 2 * jitter.shift, generator) for _ in range(2))
-    mirrored = torch.rand(count, generator=generator, device=generator.device) < 0.5
+    mirrored = torch.rand(count, generator=generator, device=generator.device) < jitter.mirror
     sign = torch.where(mirrored, -1.0, 1.0)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     theta = torch.stack(

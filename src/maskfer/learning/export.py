@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from maskfer import drift, golden, release
 from maskfer.config import Params
@@ -139,16 +139,27 @@ def check_parity(model: MaskAwareNet, graph: bytes, *, crop_size: int) -> float:
 
 def weights_bytes(model: nn.Module) -> bytes:
     """Return a network's weights as the bytes of a safetensors file."""
+    return tensor_bytes(model.state_dict())
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as the bytes of a safetensors file."""
     # safetensors keeps no memory format and refuses views.
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data: bytes = save_tensors(tensors)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data: bytes = save_tensors(plain)
     return data
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, on the processor."""
+    tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
+    return tensors
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file; raises `TrainingError` where they do not belong together."""
     try:
-        model.load_state_dict(load_tensors(path.read_bytes()))
+        model.load_state_dict(read_tensors(path))
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such weights; run the stage that makes them") from error
     except RuntimeError as error:

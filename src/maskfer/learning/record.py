@@ -21,11 +21,8 @@ HISTORY = "history.csv"
 Item = TypeVar("Item")
 
 
-def train(trainer: Trainer[Any]) -> dict[str, Any]:
-    """Run a trainer to its end; return what `metrics.json` says of it.
-
-    Shows a bar on a terminal's stderr, elsewhere a line on stdout for each epoch.
-    """
+def follow(trainer: Trainer[Any]) -> None:
+    """Run a trainer to its end; show a bar on a terminal's stderr, elsewhere a line on stdout per epoch."""
     title, total = trainer.task.title, trainer.plan.epochs
     with _bar() as bar:
         task = bar.add_task(title, total=total)
@@ -34,10 +31,14 @@ def train(trainer: Trainer[Any]) -> dict[str, Any]:
             bar.update(task, completed=report.epoch, description=line)
             if bar.disable:
                 _say(line)
+
+
+def figures(trainer: Trainer[Any]) -> dict[str, Any]:
+    """Return what `metrics.json` says of a trainer that has run to its end."""
     best = max((report for report in trainer.history if report.is_best), key=lambda report: report.epoch)
     return {
         "best_epoch": best.epoch,
-        "epochs": total,
+        "epochs": trainer.plan.epochs,
         "train_loss": round(best.loss, 5),
         "seconds": round(sum(report.seconds for report in trainer.history), 1),
         "val": {name: round(value, 5) for name, value in best.metrics.items() if name != SCORE},

@@ -1,6 +1,7 @@
 """One training loop for every network: averaged weights, best epoch, a checkpoint after each.
 
-It reports by yielding; who records the figures is the caller's business.
+It reports by yielding; who records the figures is the caller's business. `ranks` says how several processes
+share the work, `launch` starts them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ from maskfer.errors import TrainingError
 from maskfer.learning.checkpoint import Checkpoint
 from maskfer.learning.faces import Faces
 from maskfer.learning.models.backbones import placed
+from maskfer.learning.ranks import ALONE, LossOf, Ranks
 
 Model = TypeVar("Model", bound=nn.Module)
+Work = TypeVar("Work", bound="Task[Any]")
 
 SCORE = "score"
 """The validation metric that chooses the best epoch; higher is better."""
+_READ_EVERY = 16
+"""Steps between two looks at the loss: a look makes an accelerator wait for the processor and back."""
+_NEXT_RANK = 1_000_003
+"""From one process's seed to the next one's; more than there are epochs, small enough for 32 bits."""
 
 
 class Task(Protocol[Model]):
@@ -37,11 +44,17 @@ class Task(Protocol[Model]):
     """The network; parameters that need no gradient stay as they are."""
 
     def batches(self, generator: Generator) -> Iterator[Int64[Tensor, " b"]]:
-        """Yield the batches of one epoch, shuffled, as whatever `loss` takes."""
+        """Yield the batches of one epoch, shuffled, as whatever `loss` takes, a row for each thing to learn.
+
+        The same state of `generator` gives the same batches, whatever is drawn from it between them.
+        """
         ...
 
     def loss(self, batch: Int64[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
-        """Return the loss of one batch, augmented with randomness from `generator` alone."""
+        """Return the loss of one batch, augmented with randomness from `generator` alone.
+
+        It is a mean over the rows, and every trained parameter of `model` has a part in it.
+        """
         ...
 
     def validate(self, model: Model) -> dict[str, float]:
@@ -96,18 +109,20 @@ class EpochReport:
 
 
 @dataclass
-class Trainer(Generic[Model]):
+class Trainer(Generic[Work]):
     """Trains a task's model; `best` holds the averaged weights of its best epoch when `epochs` ends.
 
     With a `checkpoint` it goes on after the last epoch that was finished under the same `fingerprint`, and
-    ends where an uninterrupted run would have ended.
+    ends where an uninterrupted run would have ended. Of several `ranks` the first one judges, keeps `best`
+    and writes the checkpoint, which says nothing of their number; the others yield nothing new.
     """
 
-    task: Task[Model]
+    task: Work
     plan: Plan
     seed: int
     device: torch.device
     checkpoint: Checkpoint | None = None
+    ranks: Ranks = ALONE
     history: list[EpochReport] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -122,9 +137,12 @@ class Trainer(Generic[Model]):
         if self.checkpoint is not None:
             self._resume(self.checkpoint, model, average, optimizer)
         yield from self.history
+        loss_of = self.ranks.loss_of(self.task.loss, model)
         for epoch in range(len(self.history) + 1, self.plan.epochs + 1):
             started = time.perf_counter()
-            loss = self._run_epoch(epoch, model, average, optimizer)
+            loss = self._run_epoch(epoch, loss_of, model, average, optimizer)
+            if not self.ranks.leads:
+                continue
             metrics = self.task.validate(average)
             is_best = metrics[SCORE] >= max((past.metrics[SCORE] for past in self.history), default=-math.inf)
             if is_best:
@@ -137,38 +155,61 @@ class Trainer(Generic[Model]):
             yield report
 
     def _run_epoch(
-        self, epoch: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        epoch: int,
+        loss_of: LossOf,
+        model: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
     ) -> float:
         # Seeded by the epoch, so that a resumed run draws what an uninterrupted one would. Dropout knows only
-        # the global generator: it is forked, so that nobody else's randomness is touched.
+        # the global generator: it is forked, so that nobody else's randomness is touched. All processes draw
+        # the same batches, and each its own augmentation.
         seed = self.seed * 100_003 + epoch
-        generator = Generator(self.device).manual_seed(seed)
-        total, steps = 0.0, 0
+        own_seed = seed + self.ranks.rank * _NEXT_RANK
+        order = Generator(self.device).manual_seed(seed)
+        own = order if self.ranks.count == 1 else Generator(self.device).manual_seed(own_seed)
+        losses = _Losses(self.ranks)
         model.train()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for batch in self.task.batches(generator):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(own_seed)
+            for steps, batch in enumerate(self.task.batches(order)):
                 step = (epoch - 1) * self.plan.steps_per_epoch + steps
                 for group in optimizer.param_groups:
                     group["lr"] = self.plan.rate(step)
-                loss = self.task.loss(batch, generator)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise TrainingError(self._diverged(value, epoch, steps + 1))
+                part = self._part(batch)
+                loss = loss_of(part, own)
+                weight = len(part) / len(batch)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                for part in model.children() if self.plan.opponents else [model]:
-                    nn.utils.clip_grad_norm_(part.parameters(), self.plan.gradient_norm)
+                # Times their number, because what the processes do is take the mean over themselves.
+                (loss * (weight * self.ranks.count)).backward()  # type: ignore[no-untyped-call]
+                for child in model.children() if self.plan.opponents else [model]:
+                    nn.utils.clip_grad_norm_(child.parameters(), self.plan.gradient_norm)
                 optimizer.step()
                 _follow(average, model, decay=min(self.plan.average_decay, (1 + step) / (10 + step)))
-                total += value
-                steps += 1
-        return total / max(1, steps)
+                losses.add(loss.detach() * weight)
+                if (steps + 1) % _READ_EVERY == 0:
+                    self._require_finite(losses.read(), epoch)
+        self._require_finite(losses.read(), epoch)
+        return sum(losses.values) / max(1, len(losses.values))
+
+    def _part(self, batch: Int64[Tensor, " b *rest"]) -> Int64[Tensor, " part *rest"]:
+        if len(batch) < self.ranks.count:
+            raise TrainingError(
+                f"{self.task.title}: {self.ranks.count} processes cannot share a batch of {len(batch)}; set "
+                f"MASKFER_TRAINING_PROCESSES to {len(batch)} or less, or raise {self.task.title}.batch_size"
+            )
+        return self.ranks.share(batch)
+
+    def _require_finite(self, losses: list[float], epoch: int) -> None:
+        for step, value in enumerate(losses, 1):
+            if not math.isfinite(value):
+                raise TrainingError(self._diverged(value, epoch, step))
 
     def _diverged(self, value: float, epoch: int, step: int) -> str:
         kept = "no epoch was finished"
-        if self.checkpoint is not None and self.history:
-            kept = f"epoch {len(self.history)} is kept in {self.checkpoint.path}"
+        if self.checkpoint is not None and epoch > 1:
+            kept = f"epoch {epoch - 1} is kept in {self.checkpoint.path}"
         return (
             f"{self.task.title}: the loss is {value} at epoch {epoch}, step {step}, expected a number; "
             f"{kept}; lower {self.task.title}.learning_rate (now {self.plan.learning_rate:g})"
@@ -205,6 +246,27 @@ class Trainer(Generic[Model]):
             EpochReport(epoch, self.plan.epochs, resumed=True, **past)
             for epoch, past in enumerate(history, 1)
         ]
+
+
+@dataclass
+class _Losses:
+    """The losses of an epoch's steps, left on the device until they are read."""
+
+    ranks: Ranks
+    values: list[float] = field(default_factory=list)
+    """Those read so far."""
+    _unread: list[Tensor] = field(default_factory=list)
+
+    def add(self, share: Float[Tensor, ""]) -> None:
+        """Take this process's share of a step's loss."""
+        self._unread.append(share)
+
+    def read(self) -> list[float]:
+        """Return the losses of all steps so far; every process has to ask for them after the same step."""
+        if self._unread:
+            self.values += self.ranks.sum(torch.stack(self._unread)).tolist()
+            self._unread.clear()
+        return self.values
 
 
 def default_device() -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from maskfer.data.table import write_table
 from maskfer.learning import architecture, export, heatmaps, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import Faces, load_for_training
+from maskfer.learning.launch import trained
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.tasks.heatmap import HeatmapTask
 from maskfer.learning.training import Plan, Trainer, default_device, one_thread_each
@@ -27,6 +29,7 @@ from maskfer.stages.train_mask_classifier import WEIGHTS
 
 HEATMAPS = "heatmaps.parquet"
 _CHUNK = 64
+_SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +48,54 @@ def run(
 
     The maps are those of train and val; a face of test needs none, because the released graph makes its own.
     """
-    size, section, device = params.data.crop_size, params.heatmap, default_device()
-    weights = mask_classifier / WEIGHTS
-    classifier = architecture.mask_classifier(params)
-    export.load_weights(classifier, weights)
-    classifier = classifier.to(device).eval()
-    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
+    section, device = params.heatmap, default_device()
+    classifier = _classifier(mask_classifier / WEIGHTS, params=params).to(device).eval()
+    train, val = load_for_training(faces, classes=params.classes, crop_size=params.data.crop_size)
 
     started = time.perf_counter()
     drops = [_sensitivity(classifier, part, params=params, device=device) for part in (train, val)]
     exact_seconds = time.perf_counter() - started
     floor = heatmaps.sensitivity_floor(drops[0], train.is_masked)
-    train_maps, val_maps = (
+    exact = [
         heatmaps.attention(each, center=section.center, gain=section.gain, floor=floor) for each in drops
-    )
+    ]
 
+    with tempfile.TemporaryDirectory() as folder:
+        maps = Path(folder) / "exact.safetensors"
+        maps.write_bytes(export.tensor_bytes(dict(zip(_SPLITS, exact, strict=True))))
+        done = trained(
+            trainer,
+            faces,
+            mask_classifier / WEIGHTS,
+            maps,
+            params=params,
+            checkpoint=path_of(out, folder=checkpoints),
+        )
+    metrics = {
+        "faces": len(train) + len(val),
+        "exact_seconds": round(exact_seconds, 1),
+        "floor": round(floor, 5),
+        **done.metrics,
+    }
+    with atomic.new_folder(out) as work:
+        parts = list(zip((train, val), exact, strict=True))
+        _write_maps(work / HEATMAPS, parts, params=params, floor=floor)
+        (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.classifier))
+        record.write(work, metrics=metrics, history=done.history)
+    done.checkpoint.remove()
+    return HeatmapReport(out / HEATMAPS, out / WEIGHTS, metrics)
+
+
+def trainer(
+    faces: Path, weights: Path, maps: Path, *, params: Params, checkpoint: Path
+) -> Trainer[HeatmapTask]:
+    """Return what fits the head of the classifier with these weights to the exact maps in the file `maps`."""
+    section, device = params.heatmap, default_device()
+    train, val = load_for_training(faces, classes=params.classes, crop_size=params.data.crop_size)
+    exact = export.read_tensors(maps)
+    train_maps, val_maps = (exact[split] for split in _SPLITS)
     task = HeatmapTask(
-        classifier=classifier,
+        classifier=_classifier(weights, params=params),
         train=train,
         train_maps=train_maps,
         val=val,
@@ -70,30 +104,21 @@ def run(
         device=device,
         region_weight=section.region_weight,
     )
-    checkpoint = Checkpoint(
-        path_of(out, folder=checkpoints),
-        fingerprint("compute_heatmaps", faces, weights, params.seed, params.data, section),
-    )
-    trainer = Trainer(
+    return Trainer(
         task,
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=checkpoint,
+        checkpoint=Checkpoint(
+            checkpoint, fingerprint("compute_heatmaps", faces, weights, params.seed, params.data, section)
+        ),
     )
-    metrics = {
-        "faces": len(train) + len(val),
-        "exact_seconds": round(exact_seconds, 1),
-        "floor": round(floor, 5),
-        **record.train(trainer),
-    }
-    classifier.heatmap_head.load_state_dict(trainer.best)
-    with atomic.new_folder(out) as work:
-        _write_maps(work / HEATMAPS, [(train, train_maps), (val, val_maps)], params=params, floor=floor)
-        (work / WEIGHTS).write_bytes(export.weights_bytes(classifier))
-        record.write(work, metrics=metrics, history=trainer.history)
-    checkpoint.remove()
-    return HeatmapReport(out / HEATMAPS, out / WEIGHTS, metrics)
+
+
+def _classifier(weights: Path, *, params: Params) -> MaskClassifier:
+    classifier = architecture.mask_classifier(params)
+    export.load_weights(classifier, weights)
+    return classifier
 
 
 def _sensitivity(

@@ -15,6 +15,7 @@ from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import load_for_training, require_classes
+from maskfer.learning.launch import Trained, trained
 from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.tasks.expression import ExpressionLoss, ExpressionTask
@@ -30,19 +31,6 @@ class ExpressionReport:
 
     release: Release
     metrics: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A run that is over and not released."""
-
-    task: ExpressionTask
-    """Its model has the weights of the best epoch."""
-    metrics: dict[str, Any]
-    history: str
-    """One line per epoch, as CSV."""
-    checkpoint: Checkpoint
-    """The last epoch, to be removed once the result is safe."""
 
 
 def run(
@@ -67,17 +55,17 @@ def run(
             "expression.attention: region reads where the mask was drawn, which serving cannot know, so no "
             "release can be made; choose heatmap, or call train_expression.train, which makes none"
         )
-    trained = train(
+    done = train(
         faces,
         heatmaps,
         params=params,
         landmarks=landmarks,
         checkpoint=path_of(out, folder=checkpoints),
     )
-    task = trained.task
+    task = done.task
     with tempfile.TemporaryDirectory() as folder:
         history = Path(folder) / record.HISTORY
-        history.write_text(trained.history, encoding="utf-8")
+        history.write_text(record.history_csv(done.history), encoding="utf-8")
         release = export.write_release(
             out,
             model=MaskAwareNet(
@@ -88,17 +76,24 @@ def run(
             plots={f"training_{record.HISTORY}": history},
             seen=export.Seen(task.train.images.cpu().numpy(), task.val.images.cpu().numpy()),
         )
-    trained.checkpoint.remove()
-    return ExpressionReport(release, trained.metrics)
+    done.checkpoint.remove()
+    return ExpressionReport(release, done.metrics)
 
 
 def train(
     faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, landmarks: Path | None = None
-) -> Trained:
+) -> Trained[ExpressionTask]:
     """Train as `run` does and release nothing; raises what `run` raises while it trains.
 
-    To judge the network on other faces: `replace(trained.task, val=others).validate(trained.task.model)`.
+    To judge the network on other faces: `replace(done.task, val=others).validate(done.task.model)`.
     """
+    return trained(trainer, faces, heatmaps, params=params, checkpoint=checkpoint, landmarks=landmarks)
+
+
+def trainer(
+    faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, landmarks: Path | None = None
+) -> Trainer[ExpressionTask]:
+    """Return what `train` runs; raises as it does."""
     size, section, device = params.data.crop_size, params.expression, default_device()
     training, validation = load_for_training(faces, classes=params.classes, crop_size=size)
     require_classes(training, classes=params.classes, path=faces)
@@ -125,20 +120,16 @@ def train(
         ),
         true_regions=section.attention == "region",
     )
-    kept = Checkpoint(
-        checkpoint,
-        fingerprint("train_expression", *read, params.seed, params.classes, params.data, section),
-    )
-    trainer = Trainer(
+    return Trainer(
         task,
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=kept,
+        checkpoint=Checkpoint(
+            checkpoint,
+            fingerprint("train_expression", *read, params.seed, params.classes, params.data, section),
+        ),
     )
-    metrics = record.train(trainer)
-    task.model.load_state_dict(trainer.best)
-    return Trained(task, metrics, record.history_csv(trainer.history), kept)
 
 
 def _landmark_reader(landmarks: Path | None, *, params: Params) -> LandmarkReader | None:

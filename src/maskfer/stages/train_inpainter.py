@@ -12,6 +12,7 @@ from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import Faces, load_for_training
+from maskfer.learning.launch import trained
 from maskfer.learning.tasks.inpainting import InpaintingLoss, InpaintingTask, drawn_twins
 from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
@@ -35,6 +36,17 @@ def run(
     The mask classifier of `heatmaps` says where to paint. A run that was killed goes on from its last epoch,
     kept in `checkpoints` (beside `out` by default). Raises `TrainingError` where a split has no drawn mask.
     """
+    done = trained(trainer, faces, heatmaps, params=params, checkpoint=path_of(out, folder=checkpoints))
+    metrics = {"pairs": len(drawn_twins(done.task.train)), **done.metrics}
+    with atomic.new_folder(out) as work:
+        (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.model.generator))
+        record.write(work, metrics=metrics, history=done.history)
+    done.checkpoint.remove()
+    return InpainterReport(out / WEIGHTS, metrics)
+
+
+def trainer(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> Trainer[InpaintingTask]:
+    """Return what `run` runs; raises as it does."""
     size, section, device = params.data.crop_size, params.inpainting, default_device()
     train, val = load_for_training(faces, classes=params.classes, crop_size=size)
     _require_drawn_twins({"train": train, "val": val}, path=faces)
@@ -50,11 +62,7 @@ def run(
         device=device,
         weights=InpaintingLoss(section.reconstruction, section.adversarial),
     )
-    checkpoint = Checkpoint(
-        path_of(out, folder=checkpoints),
-        fingerprint("train_inpainter", faces, weights, params.seed, params.data, section),
-    )
-    trainer = Trainer(
+    return Trainer(
         task,
         # The usual ones of a contest: short memory, because the goal moves, and no decay.
         Plan(
@@ -67,15 +75,10 @@ def run(
         ),
         seed=params.seed,
         device=device,
-        checkpoint=checkpoint,
+        checkpoint=Checkpoint(
+            checkpoint, fingerprint("train_inpainter", faces, weights, params.seed, params.data, section)
+        ),
     )
-    metrics = {"pairs": len(drawn_twins(train)), **record.train(trainer)}
-    task.model.load_state_dict(trainer.best)
-    with atomic.new_folder(out) as work:
-        (work / WEIGHTS).write_bytes(export.weights_bytes(task.model.generator))
-        record.write(work, metrics=metrics, history=trainer.history)
-    checkpoint.remove()
-    return InpainterReport(out / WEIGHTS, metrics)
 
 
 def _require_drawn_twins(splits: dict[str, Faces], *, path: Path) -> None:

@@ -12,6 +12,8 @@ from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import Faces, load_for_training
+from maskfer.learning.launch import trained
+from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.tasks.landmarks import LandmarkTask, taught
 from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.stages.train_inpainter import WEIGHTS as INPAINTER
@@ -42,6 +44,27 @@ def run(
     The mask classifier of `heatmaps` says where to paint. A run that was killed goes on from its last epoch,
     kept in `checkpoints` (beside `out` by default). Raises `TrainingError` where a split has no landmarks.
     """
+    done = trained(
+        trainer,
+        faces,
+        heatmaps,
+        params=params,
+        checkpoint=path_of(out, folder=checkpoints),
+        inpainter=inpainter,
+    )
+    reader = LandmarkReader(done.task.model, inpainter=done.task.inpainter)
+    metrics = {"faces": int(taught(done.task.train).sum()), **done.metrics}
+    with atomic.new_folder(out) as work:
+        (work / WEIGHTS).write_bytes(export.weights_bytes(reader))
+        record.write(work, metrics=metrics, history=done.history)
+    done.checkpoint.remove()
+    return LandmarksReport(out / WEIGHTS, metrics)
+
+
+def trainer(
+    faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, inpainter: Path | None = None
+) -> Trainer[LandmarkTask]:
+    """Return what `run` runs; raises as it does."""
     size, section, device = params.data.crop_size, params.landmarks, default_device()
     train, val = load_for_training(faces, classes=params.classes, crop_size=size)
     _require_landmarks({"train": train, "val": val}, path=faces)
@@ -60,24 +83,15 @@ def run(
         batch_size=section.batch_size,
         device=device,
     )
-    checkpoint = Checkpoint(
-        path_of(out, folder=checkpoints),
-        fingerprint("train_landmarks", faces, *used, params.seed, params.data, section),
-    )
-    trainer = Trainer(
+    return Trainer(
         task,
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=checkpoint,
+        checkpoint=Checkpoint(
+            checkpoint, fingerprint("train_landmarks", faces, *used, params.seed, params.data, section)
+        ),
     )
-    metrics = {"faces": int(taught(train).sum()), **record.train(trainer)}
-    reader.network.load_state_dict(trainer.best)
-    with atomic.new_folder(out) as work:
-        (work / WEIGHTS).write_bytes(export.weights_bytes(reader))
-        record.write(work, metrics=metrics, history=trainer.history)
-    checkpoint.remove()
-    return LandmarksReport(out / WEIGHTS, metrics)
 
 
 def _require_landmarks(splits: dict[str, Faces], *, path: Path) -> None:

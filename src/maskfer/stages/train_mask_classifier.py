@@ -12,6 +12,7 @@ from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import load_for_training
+from maskfer.learning.launch import trained
 from maskfer.learning.tasks.mask import MaskTask
 from maskfer.learning.training import Plan, Trainer, default_device
 
@@ -32,6 +33,18 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
     A run that was killed goes on from its last epoch, kept in `checkpoints` (beside `out` by default).
     Raises `TrainingError` where no training face is masked, or none is not.
     """
+    done = trained(trainer, faces, params=params, checkpoint=path_of(out, folder=checkpoints))
+    train = done.task.train
+    metrics = {"faces": len(train), "masked": int(train.is_masked.sum()), **done.metrics}
+    with atomic.new_folder(out) as work:
+        (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.model))
+        record.write(work, metrics=metrics, history=done.history)
+    done.checkpoint.remove()
+    return MaskClassifierReport(out / WEIGHTS, metrics)
+
+
+def trainer(faces: Path, *, params: Params, checkpoint: Path) -> Trainer[MaskTask]:
+    """Return what `run` runs; raises as it does."""
     size = params.data.crop_size
     train, val = load_for_training(faces, classes=params.classes, crop_size=size)
     masked = int(train.is_masked.sum())
@@ -48,21 +61,13 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
         batch_size=section.batch_size,
         device=device,
     )
-    checkpoint = Checkpoint(
-        path_of(out, folder=checkpoints),
-        fingerprint("train_mask_classifier", faces, params.seed, params.data, params.heatmap, section),
-    )
-    trainer = Trainer(
+    return Trainer(
         task,
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=checkpoint,
+        checkpoint=Checkpoint(
+            checkpoint,
+            fingerprint("train_mask_classifier", faces, params.seed, params.data, params.heatmap, section),
+        ),
     )
-    metrics = {"faces": len(train), "masked": masked, **record.train(trainer)}
-    task.model.load_state_dict(trainer.best)
-    with atomic.new_folder(out) as work:
-        (work / WEIGHTS).write_bytes(export.weights_bytes(task.model))
-        record.write(work, metrics=metrics, history=trainer.history)
-    checkpoint.remove()
-    return MaskClassifierReport(out / WEIGHTS, metrics)

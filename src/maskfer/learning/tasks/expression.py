@@ -65,7 +65,8 @@ class ExpressionTask:
         if self.landmarks is not None:
             self.landmarks = placed(self.landmarks, self.device).eval()
         self._prior = losses.log_priors(self.train.labels, self.classes)
-        self._units = _units(self.train)
+        # On the processor: `loss` counts a batch's pairs, for which an accelerator would have to stop.
+        self._units = _units(self.train).cpu()
         self._wardrobe = Wardrobe(self.train)
 
     @property
@@ -79,9 +80,10 @@ class ExpressionTask:
 
     def batches(self, generator: Generator) -> Iterator[Int64[Tensor, "u 2"]]:
         """Yield units, shuffled: the row of a face and the row of its masked twin, or `UNKNOWN`."""
-        for index in shuffled_batches(
-            len(self._units), batch_size=self._units_per_batch, generator=generator
-        ):
+        batches = list(
+            shuffled_batches(len(self._units), batch_size=self._units_per_batch, generator=generator)
+        )
+        for index in torch.stack(batches).cpu():
             yield self._units[index]
 
     def loss(self, batch: Int64[Tensor, "u 2"], generator: Generator) -> Float[Tensor, ""]:
@@ -89,6 +91,7 @@ class ExpressionTask:
         # Pairs first, so that twin i of the first half is row i of the second.
         batch = batch[torch.argsort(batch[:, 1] == UNKNOWN, stable=True)]
         pairs = int((batch[:, 1] != UNKNOWN).sum())
+        batch = batch.to(self.device, non_blocking=True)
         rows = torch.cat([batch[:, 0], batch[:pairs, 1]])
         twins, covered = self._wardrobe.dressed(batch[:pairs, 1], redress=self.redress, generator=generator)
         regions = torch.cat([self.train.regions[batch[:, 0]].unsqueeze(1), covered])

@@ -73,6 +73,8 @@ class MaskTask:
 
     def __post_init__(self) -> None:
         self.train, self.val = self.train.to(self.device), self.val.to(self.device)
+        # Not taught here but by `HeatmapTask`: what is trained has a part in every batch's loss.
+        self.model.heatmap_head.requires_grad_(False)
         self._prior = log_priors(self.train.orientations, len(ORIENTATIONS)).clamp(min=-10)
         self._wardrobe = Wardrobe(self.train)
 
@@ -123,7 +125,8 @@ class MaskTask:
     ) -> Float[Tensor, ""]:
         known = orientations != UNKNOWN
         if not known.any():
-            return logits.new_zeros(())
+            # Still through the head: processes that train together go backward through the same layers.
+            return 0 * logits.float().sum()
         return _ORIENTATION_WEIGHT * adjusted_cross_entropy(
             logits.float()[known],
             orientations[known],
