@@ -105,7 +105,10 @@ def _execute(made_by: Recipe, table: Table, *, root: Path, watch: StepWatch, log
             # knows no width unless told.
             columns = str(shutil.get_terminal_size(fallback=(120, 24)).columns - 2)
             shown = {"TMPDIR": scratch, "PYTHONUNBUFFERED": "1", "COLUMNS": columns}
-            with _environment(shown), _everything_printed_goes_to(watch):
+            # torch's threads wait for each other thousands of times an epoch. Where other work wants the
+            # cores too, one that spins while it waits keeps the one it waits for from running.
+            waits = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+            with _environment(shown | waits), _everything_printed_goes_to(watch):
                 outputs = graph(made_by)(**asdict(table)).outputs
         except RuntimeError as error:
             failed = next((step.name for step in watch.steps if not step.succeeded), None)
