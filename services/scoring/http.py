@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import orjson
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders, State, UploadFile
 from starlette.exceptions import HTTPException
@@ -26,11 +26,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskfer.config import Settings
 from maskfer.errors import InputError, MaskferError, RequestTooLarge, ServiceUnavailable
+from services.scoring.batching import cores
+from services.scoring.pictures import NPY
 from services.scoring.problems import EmptyRequest, problem
 from services.scoring.scorer import Scorer
 
 _log: Final = logging.getLogger("maskfer.scoring")
 _RETRY_AFTER_S: Final = 1
+_SMALL_BYTES: Final = 256 * 2**10
+"""An array of crops up to this takes less time to read than another thread takes to wake."""
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 def create_app() -> Starlette:
@@ -54,24 +60,34 @@ def open_app(app: Starlette, scorer: Scorer, settings: Settings) -> None:
     """Give the application what it answers with."""
     app.state.scorer = scorer
     app.state.settings = settings
-    # As many as cores: a request is decoding and inference, both outside the interpreter's lock.
-    app.state.pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="score")
+    # For decoding and finding faces, which keep a core busy each; the network runs in threads of its own.
+    app.state.pool = ThreadPoolExecutor(cores(), thread_name_prefix="score")
 
 
 async def _predict(request: Request) -> Response:
+    scorer: Scorer = request.app.state.scorer
     parts = await _parts(request, limit=request.app.state.settings.max_crops)
-    return await _answer(request, lambda scorer: scorer.predict(parts))
+    small = parts[0].startswith(NPY) and len(parts[0]) <= _SMALL_BYTES
+    crops = scorer.crops(parts) if small else await _aside(request, scorer.crops, parts)
+    judged = await asyncio.wrap_future(scorer.submit(crops))
+    return _json(scorer.predictions(judged) if small else await _aside(request, scorer.predictions, judged))
 
 
 async def _analyze(request: Request) -> Response:
+    scorer: Scorer = request.app.state.scorer
     parts = await _parts(request, limit=1)
-    return await _answer(request, lambda scorer: scorer.analyze(parts[0]))
+    found = await _aside(request, scorer.scan, parts[0])
+    judged = await asyncio.wrap_future(scorer.submit(found.crops))
+    return _json(scorer.analysis(found, judged))
 
 
-async def _answer(request: Request, work: Callable[[Scorer], dict[str, Any]]) -> Response:
-    state = request.app.state
-    loop = asyncio.get_running_loop()
-    return JSONResponse(await loop.run_in_executor(state.pool, work, state.scorer))
+async def _aside(request: Request, work: Callable[[_In], _Out], value: _In) -> _Out:
+    """Work in another thread: nothing that takes a millisecond may hold up the other requests."""
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.pool, work, value)
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
 
 
 async def _parts(request: Request, *, limit: int) -> list[bytes]:

@@ -3,52 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
-from maskfer.faces.face import FaceDetector, Image
+from maskfer.faces.face import Detection, FaceDetector
 from maskfer.inference import Analyzer, Crops, FaceReading, Predictions
 from services.model import ServedModel
+from services.scoring.batching import Batcher, cores
 from services.scoring.pictures import decode_crops, decode_picture
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The faces of a picture, not judged yet."""
+
+    width: int
+    """Of the picture, pixels."""
+    height: int
+    detections: list[Detection]
+    crops: Crops
+    """One per detection, as `Scorer.submit` takes them."""
+
+
 class Scorer:
-    """Answers for one model; may be called from several threads."""
+    """Answers for one model; may be called from several threads.
+
+    `runs` is the number of runs of the network at a time; one per core if left out. A scorer that nobody
+    refers to any more ends its threads.
+    """
 
     def __init__(
-        self, model: ServedModel, detector: FaceDetector, *, max_pixels: int, max_crops: int
+        self,
+        model: ServedModel,
+        detector: FaceDetector,
+        *,
+        max_pixels: int,
+        max_crops: int,
+        runs: int | None = None,
     ) -> None:
         self.model = model
-        self._analyzer = Analyzer(model.release, detector)
+        # Several runs at a time with one thread each: one run with several threads answers fewer faces.
+        self._analyzer = Analyzer(model.release, detector, threads=1)
+        self._batcher = Batcher(self._analyzer.predict, runs=runs or cores())
         self._max_pixels = max_pixels
         self._max_crops = max_crops
 
-    def predict(self, parts: Sequence[bytes]) -> dict[str, Any]:
-        """Judge crops: the body of a request, or the files of a form."""
+    def crops(self, parts: Sequence[bytes]) -> Crops:
+        """Return the crops of a request: its body, or the files of a form."""
+        return decode_crops(parts, size=self.model.release.crop_size, max_crops=self._max_crops)
+
+    def scan(self, content: bytes) -> Found:
+        """Decode a picture and find its faces."""
+        image = decode_picture(content, max_pixels=self._max_pixels)
+        detections, crops = self._analyzer.find(image)
+        return Found(image.shape[1], image.shape[0], detections, crops)
+
+    def submit(self, crops: Crops) -> Future[Predictions]:
+        """Ask the network, together with whoever else asks now; every answer comes through here.
+
+        Raises `InputError` at once where they are no crops of the release's size.
+        """
+        faces = self._analyzer.grey(crops)
+        if len(faces):
+            return self._batcher.submit(faces)
+        nothing: Future[Predictions] = Future()
+        nothing.set_result(self._analyzer.predict(faces))
+        return nothing
+
+    def judge(self, crops: Crops) -> Predictions:
+        """Ask the network as `submit` does, and wait for the answer."""
+        return self.submit(crops).result()
+
+    def predictions(self, judged: Predictions) -> dict[str, Any]:
+        """Return the answer to crops."""
         release = self.model.release
-        crops = decode_crops(parts, size=release.crop_size, max_crops=self._max_crops)
-        judged = self.judge(crops)
-        orientations = judged.orientation.argmax(axis=1)
+        orientations = judged.orientation.argmax(axis=1).tolist()
+        rows = zip(judged.expression.tolist(), judged.masked.tolist(), orientations, strict=True)
         predictions = [
             _verdict(
-                dict(zip(release.classes, judged.expression[i].tolist(), strict=True)),
-                masked_probability=float(judged.masked[i]),
-                orientation=release.orientations[orientations[i]],
+                dict(zip(release.classes, expression, strict=True)),
+                masked_probability=masked,
+                orientation=release.orientations[orientation],
             )
-            for i in range(len(judged))
+            for expression, masked, orientation in rows
         ]
         return {"model": self._identity(), "predictions": predictions}
 
-    def analyze(self, content: bytes) -> dict[str, Any]:
-        """Find and judge the faces of a picture."""
-        image = decode_picture(content, max_pixels=self._max_pixels)
-        detections, crops = self._analyzer.find(image)
-        readings = self._analyzer.readings(detections, self.judge(crops)) if detections else []
-        faces = [_face(reading) for reading in readings]
-        return {"model": self._identity(), "image": _size(image), "faces": faces}
-
-    def judge(self, crops: Crops) -> Predictions:
-        """Ask the network; every answer of the service comes through here."""
-        return self._analyzer.predict(crops)
+    def analysis(self, found: Found, judged: Predictions) -> dict[str, Any]:
+        """Return the answer to a picture."""
+        return {
+            "model": self._identity(),
+            "image": {"width": found.width, "height": found.height},
+            "faces": [_face(reading) for reading in self._analyzer.readings(found.detections, judged)],
+        }
 
     def _identity(self) -> dict[str, str]:
         return {"name": self.model.name, "version": self.model.version, "sha256": self.model.sha256}
@@ -77,7 +125,3 @@ def _verdict(
         "masked_probability": masked_probability,
         "orientation": str(orientation),
     }
-
-
-def _size(image: Image) -> dict[str, int]:
-    return {"width": image.shape[1], "height": image.shape[0]}

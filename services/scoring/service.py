@@ -20,7 +20,14 @@ app = create_app()
 
 
 # A short timeout: BentoML keeps a timer per request until it ends, and thousands of them are felt at p99.
-@bentoml.service(name="scoring", workers=1, traffic={"timeout": 10})
+# Its access log and its tracing, which nobody collects, took more time than all the rest of a request.
+@bentoml.service(
+    name="scoring",
+    workers=1,
+    traffic={"timeout": 10},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ["/"]},
+)
 @bentoml.asgi_app(app, path="/")
 class Scoring:
     """Judges faces over HTTP with the champion, or the model that `MASKFER_SCORING_MODEL` names."""
@@ -36,6 +43,7 @@ class Scoring:
             default_detector(),
             max_pixels=settings.max_pixels,
             max_crops=settings.max_crops,
+            runs=settings.network_runs,
         )
         open_app(app, self.scorer, settings)
         _end_with_parent()

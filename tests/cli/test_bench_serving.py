@@ -1,0 +1,179 @@
+"""`maskfer bench serving` as a user types it, on services that are really started."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from maskfer.release import Release
+from services.scoring.benchmark import Checkpoint, slope_mib
+from tests.cli.conftest import Maskfer
+from tests.integration.conftest import MASKFER, environment, free_port, serving
+
+
+@pytest.fixture
+def narrow_service(tiny_release: Release, tmp_path: Path) -> Iterator[str]:
+    """The address of a service that works on one request at a time and refuses the others."""
+    port = free_port()
+    command = [MASKFER, "serve", "--model", str(tiny_release.path), "--port", str(port)]
+    env = environment(tmp_path, MASKFER_MAX_REQUESTS="1")
+    with serving(command, port, log=tmp_path / "log", env=env):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_service_of_its_own_is_measured_beside_the_plain_model_and_is_gone_afterwards(
+    maskfer: Maskfer, tiny_release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKFER_HOME", str(tmp_path / "home"))
+    out = tmp_path / "serving.json"
+
+    shown = maskfer(
+        *("bench", "serving", "--model", tiny_release.path, "--clients", "1,4", "--crops", "1, 3"),
+        *("--requests", 9, "--seconds", 0.3, "--soak", 200, "--json", out),
+    )
+
+    figures = json.loads(out.read_text())
+    assert figures["release_sha256"] == tiny_release.sha256
+    assert figures["cores"] == len(os.sched_getaffinity(0))
+    rows = figures["rows"]
+    assert [(row["name"], row["clients"]) for row in rows] == [
+        (name, clients) for name in ("1 crop", "3 crops", "image") for clients in (1, 4)
+    ]
+    for row in rows:
+        assert row["requests"] == 9
+        assert row["failed"] == {}
+        faces = {"1 crop": 1, "3 crops": 3, "image": 1}[row["name"]]
+        assert row["faces_per_s"] == pytest.approx(faces * row["requests_per_s"])
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["share"] > 0
+        assert row["plain_faces_per_s"] > 0
+        assert row["rss_before_mib"] > 50
+        assert row["rss_after_mib"] > 50
+        assert f"{row['name']:<10}{row['clients']:>8}" in shown
+    checkpoints = figures["soak"]["checkpoints"]
+    assert [point["requests"] for point in checkpoints] == list(range(10, 201, 10))
+    assert checkpoints[-1]["failed"] == 0
+    assert "MiB per 10,000 requests once settled" in shown
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_running_service_is_driven_and_what_it_refuses_is_shown(
+    maskfer: Maskfer, narrow_service: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "serving.json"
+
+    shown = maskfer(
+        *("bench", "serving", "--server", narrow_service, "--clients", 8, "--crops", 1),
+        *("--seconds", 1, "--json", out),
+    )
+
+    crops, _ = json.loads(out.read_text())["rows"]
+    assert crops["failed"].keys() == {"503"}
+    assert 0 < crops["failed"]["503"] < crops["requests"]
+    assert f"{crops['failed']['503']} x 503" in shown
+    # Whose release and whose memory it is was not said.
+    assert crops["share"] is crops["plain_faces_per_s"] is crops["rss_before_mib"] is None
+    assert psutil.pid_exists(os.getpid())
+
+
+def test_a_service_that_hangs_up_is_counted_as_broken_and_asked_again(maskfer: Maskfer) -> None:
+    answer = json.dumps({"predictions": [{}], "faces": [{}]}).encode()
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Two checks are answered well, then every second request only half.
+        halves = _Halves(listener, whole, well=2)
+        halves.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        shown = maskfer(
+            *("bench", "serving", "--server", address, "--clients", 1, "--crops", 1),
+            *("--requests", 6, "--seconds", 0.3),
+        )
+    assert "3 x broken" in shown
+
+
+class _Halves(threading.Thread):
+    """Answers one request per connection: first some well, then in turn half and whole."""
+
+    def __init__(self, listener: socket.socket, whole: bytes, *, well: int) -> None:
+        super().__init__(daemon=True)
+        self._listener, self._whole, self._well = listener, whole, well
+
+    def run(self) -> None:
+        number = 0
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(10)
+                self._take(connection)
+                number += 1
+                half = number > self._well and number % 2
+                connection.sendall(self._whole[:20] if half else self._whole)
+
+    def _take(self, connection: socket.socket) -> None:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        while len(body) < length:
+            body += connection.recv(65536)
+
+
+def test_the_slope_is_that_of_the_memory_once_it_has_settled() -> None:
+    rising = [Checkpoint(1000 * n, 0, 200.0 + (50 if n > 2 else 0) + 0.5 * n) for n in range(1, 21)]
+    assert slope_mib(rising) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--clients", "0"), "--clients: got '0', expected whole numbers from 1 to 1000"),
+        (("--clients", "8,x"), "--clients: got '8,x'"),
+        (("--clients", ""), "--clients: got ''"),
+        (("--crops", "1,-4"), "--crops: got '1,-4'"),
+        (("--server", "localhost:3000"), "expected an address like http://127.0.0.1:3000"),
+        (("--server", "http://host:port"), "expected an address like http://127.0.0.1:3000"),
+        (("--server", "http://127.0.0.1:9", "--soak", "500"), "leave --server out"),
+        (("--server", "http://127.0.0.1:9"), "http://127.0.0.1:9/predict: no answer"),
+        (("--model", "nowhere"), "nowhere"),
+    ],
+)
+def test_misuse_is_one_line(
+    maskfer: Maskfer,
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MASKFER_HOME", str(tmp_path))
+    assert said in maskfer("bench", "serving", *arguments, code=2)
+
+
+def test_a_service_that_refuses_such_requests_at_all_is_one_line(
+    maskfer: Maskfer, narrow_service: str
+) -> None:
+    line = maskfer("bench", "serving", "--server", narrow_service, "--crops", 2000, code=2)
+    assert "answers a request of 2000 crops with 413" in line
+    assert "MASKFER_MAX_CROPS" in line or "the limit is 1024" in line
+
+
+def test_without_a_champion_it_is_one_line(
+    maskfer: Maskfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKFER_HOME", str(tmp_path))
+    assert "registry" in maskfer("bench", "serving", code=2)
+
+
+def test_help_shows_examples(maskfer: Maskfer) -> None:
+    shown = maskfer("bench", "serving", "--help")
+    assert "maskfer bench serving --model runs/release --soak 50000" in " ".join(shown.split())
