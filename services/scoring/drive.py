@@ -20,6 +20,8 @@ from maskfer.errors import InputError, ServiceUnavailable
 BROKEN: Final = 0
 """In place of a status: the connection ended before the answer did."""
 _PAUSE_S: Final = 0.05
+_PATIENCE_S: Final = 60.0
+"""An answer that takes longer does not come; its connection is given up, which counts as broken."""
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length:"
 
@@ -94,12 +96,29 @@ async def drive(
     answers: list[Answer] = []
     turns = [number % len(requests) for number in range(clients)]  # they do not all send the same at once
     starts = [requests[turn:] + requests[:turn] for turn in turns]
-    await asyncio.gather(*(_client(target, start, answers, next_one) for start in starts))
+    open_: set[_Connection] = set()
+    watch = asyncio.create_task(_give_up_late_ones(open_))
+    try:
+        await asyncio.gather(*(_client(target, start, answers, next_one, open_) for start in starts))
+    finally:
+        watch.cancel()
     return answers
 
 
+async def _give_up_late_ones(connections: set[_Connection]) -> None:
+    # One look a second at all of them: a timer per request would be paid for at every request.
+    while True:
+        await asyncio.sleep(1.0)
+        for connection in connections:
+            connection.give_up(sent_before_s=time.perf_counter() - _PATIENCE_S)
+
+
 async def _client(
-    target: Target, requests: list[bytes], answers: list[Answer], next_one: Callable[[], bool]
+    target: Target,
+    requests: list[bytes],
+    answers: list[Answer],
+    next_one: Callable[[], bool],
+    open_: set[_Connection],
 ) -> None:
     context = ssl.create_default_context() if target.secure else None
     loop = asyncio.get_running_loop()
@@ -113,7 +132,9 @@ async def _client(
             raise ServiceUnavailable(
                 f"{target}: nobody listens ({reason}); is `maskfer serve` running?"
             ) from error
+        open_.add(connection)
         turn, over = await connection.ended
+        open_.discard(connection)
         if over:
             return
         await asyncio.sleep(_PAUSE_S)  # a service that hangs up is not stormed
@@ -137,6 +158,7 @@ class _Connection(asyncio.Protocol):
         self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
         self._transport = cast(asyncio.Transport, transport)
         self._send()
 
@@ -159,6 +181,11 @@ class _Connection(asyncio.Protocol):
         if self._waits:
             self._note(BROKEN)
         self.ended.set_result((self._turn, self._over))
+
+    def give_up(self, *, sent_before_s: float) -> None:
+        """Hang up where the request of now was sent before that."""
+        if self._waits and self._sent_s < sent_before_s:
+            self._transport.abort()
 
     def _send(self) -> None:
         if not self._next_one():
