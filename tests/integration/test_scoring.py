@@ -126,7 +126,7 @@ def test_sixteen_clients_at_once_have_the_answers_of_each_alone(
     service: str, client: httpx.Client, photo: bytes
 ) -> None:
     rng = np.random.default_rng(2)
-    sizes = [1, 2, 40, 1, 3, 1, 17, 1]  # more than a batch, and more than what is read at once
+    sizes = [1, 2, 30, 1, 3, 1, 17, 1]  # more than a batch, and more than what is read at once
     bodies = [_npy(rng.integers(0, 256, (size, 96, 96, 3), np.uint8)) for size in sizes]
     asked = [("/predict", body) for body in bodies] + [("/analyze", photo), ("/predict", _npy(np.zeros(3)))]
     alone = [client.post(path, content=body) for path, body in asked]
