@@ -8,12 +8,11 @@ with 500.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final, TypeVar
 
+import orjson
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders, State, UploadFile
 from starlette.exceptions import HTTPException
@@ -26,12 +25,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from maskfer.config import Settings
 from maskfer.errors import MaskferError
 from services.scoring import openapi
+from services.scoring.batching import cores
 from services.scoring.limits import Admission, BodyLimit, Deadline
 from services.scoring.live import LiveClients, live
 from services.scoring.page_files import page_routes
+from services.scoring.pictures import NPY
 from services.scoring.problems import EmptyRequest, UnsupportedMedia, answer
 from services.scoring.scorer import Scorer
 from services.scoring.statistics_routes import statistics_routes
+
+_SMALL_BYTES: Final = 256 * 2**10
+"""An array of crops up to this takes less time to read than another thread takes to wake."""
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 def create_app() -> Starlette:
@@ -61,27 +67,41 @@ def open_app(app: Starlette, scorer: Scorer, settings: Settings) -> None:
     app.state.settings = settings
     app.state.live_clients = LiveClients()
     app.state.statistics = None
-    # As many as cores: a request is decoding and inference, both outside the interpreter's lock.
-    app.state.pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="score")
+    # For decoding and finding faces, which keep a core busy each; the network runs in threads of its own.
+    app.state.pool = ThreadPoolExecutor(cores(), thread_name_prefix="score")
 
 
 async def _predict(request: Request) -> Response:
+    scorer = _scorer_of(request)
     parts = await _parts(request, limit=request.app.state.settings.max_crops)
-    return await _answer(request, lambda scorer: scorer.predict(parts))
+    small = parts[0].startswith(NPY) and len(parts[0]) <= _SMALL_BYTES
+    crops = scorer.crops(parts) if small else await _aside(request, scorer.crops, parts)
+    judged = await scorer.judged(crops)
+    return _json(scorer.predictions(judged) if small else await _aside(request, scorer.predictions, judged))
 
 
 async def _analyze(request: Request) -> Response:
+    scorer = _scorer_of(request)
     parts = await _parts(request, limit=1)
-    return await _answer(request, lambda scorer: scorer.analyze(parts[0]))
+    found = await _aside(request, scorer.scan, parts[0])
+    judged = await scorer.judged(found.crops)
+    return _json(scorer.analysis(found, judged))
 
 
-async def _answer(request: Request, work: Callable[[Scorer], dict[str, Any]]) -> Response:
-    state = request.app.state
-    loop = asyncio.get_running_loop()
-    scorer = request.state.scorer = state.scorer  # once: whatever is swapped meanwhile, this one answers
-    # With the request's context, so that what happens in the thread is counted and logged as its own.
-    run = contextvars.copy_context().run
-    return JSONResponse(await loop.run_in_executor(state.pool, run, work, scorer))
+def _scorer_of(request: Request) -> Scorer:
+    """Return the scorer of now, once per request: whatever is swapped meanwhile, this one answers."""
+    scorer: Scorer = request.app.state.scorer
+    request.state.scorer = scorer
+    return scorer
+
+
+async def _aside(request: Request, work: Callable[[_In], _Out], value: _In) -> _Out:
+    """Work in another thread: nothing that takes a millisecond may hold up the other requests."""
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.pool, work, value)
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
 
 
 async def _parts(request: Request, *, limit: int) -> list[bytes]:

@@ -1,16 +1,27 @@
-"""Starts the scoring service as this process."""
+"""Starts the scoring service: as this process, or beside it for the length of a block."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
+import subprocess
 import sys
-from typing import NoReturn
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final, NoReturn
 
 from maskfer.config import Settings
 from maskfer.errors import ServiceUnavailable
 from maskfer.golden import checked_analyzer
 from services.model import load_model
+from services.scoring.batching import cores
+
+_START_S: Final = 120.0
+_END_S: Final = 30.0
 
 
 def serve(settings: Settings, *, model: str | None, host: str, port: int, workers: int) -> NoReturn:
@@ -32,6 +43,7 @@ def serve(settings: Settings, *, model: str | None, host: str, port: int, worker
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(settings.max_pixels),
         # It would write a line for every broken picture; the answer says so already.
         "OPENCV_LOG_LEVEL": "SILENT",
+        "MASKFER_NETWORK_RUNS": str(settings.network_runs or max(1, cores() // workers)),
     }
     if reference is not None:
         environment["MASKFER_SCORING_MODEL"] = reference
@@ -51,3 +63,48 @@ def check_port(host: str, port: int) -> None:
         raise ServiceUnavailable(
             f"serve: cannot listen on {host} port {port}: {reason}; give another --host or --port"
         ) from error
+
+
+@contextmanager
+def serving(*, model: Path, log: Path) -> Iterator[tuple[int, int]]:
+    """Run `maskfer serve` on a release folder and a free port; yields process id and port once it is ready.
+
+    Raises `ServiceUnavailable` with the log's last line where it does not start.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    # Not the console script, which need not be where this interpreter is.
+    code = "from maskfer.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--model", str(model), "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1"], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_ready(process, port, log)
+        yield process.pid, port
+    finally:
+        process.terminate()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its workers see that and end
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == HTTPStatus.OK:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    raise ServiceUnavailable(f"the service did not become ready within {_START_S:.0f} s: {last}")

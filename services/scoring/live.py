@@ -7,7 +7,6 @@ Frames are neither stored nor logged.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +41,7 @@ from services.scoring.protocol import (
     parse_options,
 )
 from services.scoring.scorer import Scorer
-from services.scoring.session import Limits, LiveSession
+from services.scoring.session import Found, Limits, LiveSession
 
 WINDOW: Final = 2
 """Frames a client may have unanswered: one at work, one on its way."""
@@ -60,7 +59,7 @@ class LiveStatistics(Protocol):
     """Keeps what is shown, for clients who agree."""
 
     def record(self, session: str, faces: Sequence[LiveFace], at: datetime) -> None:
-        """Count the faces of one frame; called from a thread of the pool, raises nothing."""
+        """Count the faces of one frame; called on the event loop, waits for nothing, raises nothing."""
         ...
 
 
@@ -275,28 +274,30 @@ class _Connection:
         if _layout(_ready(scorer, self._settings)) != _layout(self._ready):
             raise _SentAwayError(RESTART, "the model's classes or crops changed")
         number = waiting.frame.frame
-        loop = asyncio.get_running_loop()
         try:
-            # With the connection's context: its faces are counted in its line of the log.
-            run = contextvars.copy_context().run
-            faces = await loop.run_in_executor(self._state.pool, run, self._judge, waiting, scorer)
+            found = await self._find(waiting, scorer)
+            judged = await scorer.judged(found.crops)
         except ServiceUnavailable:
             metrics.frame_dropped("overload")
             return Dropped(number, _RETRY_AFTER_S)
         except MaskferError as error:
             return _failure(error, number)
-        metrics.frame_answered()
-        server_ms = 1000.0 * (time.monotonic() - waiting.at_s)
-        return Reading(number, scorer.model.version, server_ms, faces)
-
-    def _judge(self, waiting: _Waiting, scorer: Scorer) -> tuple[LiveFace, ...]:
-        """Runs in a thread of the pool."""
-        faces = self._session.read(waiting.frame, scorer, at_s=waiting.at_s, heatmap=self._hello.heatmap)
+        faces = self._session.read(
+            found, judged, scorer.model.release, at_s=waiting.at_s, heatmap=self._hello.heatmap
+        )
         statistics: LiveStatistics | None = self._state.statistics
         # Read after the work: consent that was withdrawn meanwhile counts.
         if statistics is not None and self._hello.consent:
             statistics.record(self._hello.session, faces, datetime.now(UTC))
-        return faces
+        metrics.frame_answered()
+        server_ms = 1000.0 * (time.monotonic() - waiting.at_s)
+        return Reading(number, scorer.model.version, server_ms, faces)
+
+    async def _find(self, waiting: _Waiting, scorer: Scorer) -> Found:
+        if isinstance(waiting.frame, CropsFrame):
+            return self._session.find(waiting.frame, scorer)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._state.pool, self._session.find, waiting.frame, scorer)
 
     async def _send(self, answer: Answer) -> None:
         with _closing_is_leaving():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskfer.faces.face import Detection, FaceDetector, Image
 from maskfer.golden import checked_analyzer
-from maskfer.inference import Crops, FaceReading, Predictions
+from maskfer.inference import Crops, FaceReading, GreyCrops, Predictions
 from services.model import ServedModel
+from services.scoring.batching import Batcher, cores
 from services.scoring.pictures import decode_crops, decode_picture
 from services.scoring.watch import Watch
 
@@ -17,10 +21,24 @@ if TYPE_CHECKING:
     from services.scoring.shadow import Shadow
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The faces of a picture, not judged yet."""
+
+    width: int
+    """Of the picture, pixels."""
+    height: int
+    detections: list[Detection]
+    crops: Crops
+    """One per detection, as `Scorer.judged` takes them."""
+
+
 class Scorer:
     """Answers for one model; may be called from several threads.
 
-    `shadow` is shown every answer. Raises `ReleaseError` where the model does not answer its golden faces.
+    `runs` is the number of runs of the network at a time; one per core if left out. `shadow` is shown every
+    answer. A scorer that nobody refers to any more ends its threads. Raises `ReleaseError` where the model
+    does not answer its golden faces.
     """
 
     def __init__(
@@ -30,50 +48,84 @@ class Scorer:
         *,
         max_pixels: int,
         max_crops: int,
+        runs: int | None = None,
         shadow: Shadow | None = None,
     ) -> None:
         self.model = model
         self.watch = Watch(model)
+        # Several runs at a time with one thread each: one run with several threads answers fewer faces.
         self._analyzer = checked_analyzer(model.release, detector)
+        self._batcher = Batcher(self._analyzer.predict, runs=runs or cores())
         self._shadow = shadow
         self._max_pixels = max_pixels
         self._max_crops = max_crops
 
-    def predict(self, parts: Sequence[bytes]) -> dict[str, Any]:
-        """Judge crops: the body of a request, or the files of a form."""
-        release = self.model.release
-        crops = decode_crops(parts, size=release.crop_size, max_crops=self._max_crops)
-        judged = self.judge(crops)
-        orientations = judged.orientation.argmax(axis=1)
-        predictions = [
-            _verdict(
-                dict(zip(release.classes, judged.expression[i].tolist(), strict=True)),
-                masked_probability=float(judged.masked[i]),
-                orientation=release.orientations[orientations[i]],
-            )
-            for i in range(len(judged))
-        ]
-        return {"model": self.identity(), "predictions": predictions}
+    def crops(self, parts: Sequence[bytes]) -> Crops:
+        """Return the crops of a request: its body, or the files of a form."""
+        return decode_crops(parts, size=self.model.release.crop_size, max_crops=self._max_crops)
 
-    def analyze(self, content: bytes) -> dict[str, Any]:
-        """Find and judge the faces of a picture."""
+    def scan(self, content: bytes) -> Found:
+        """Decode a picture and find its faces."""
         image = decode_picture(content, max_pixels=self._max_pixels)
         detections, crops = self.find(image)
-        readings = self._analyzer.readings(detections, self.judge(crops)) if detections else []
-        faces = [_face(reading) for reading in readings]
-        return {"model": self.identity(), "image": _size(image), "faces": faces}
+        return Found(image.shape[1], image.shape[0], detections, crops)
 
     def find(self, image: Image) -> tuple[list[Detection], Crops]:
         """Return every face of a picture, most confident first, and its crop as `judge` takes it."""
         return self._analyzer.find(image)
 
-    def judge(self, crops: Crops) -> Predictions:
-        """Ask the network; every answer of the service comes through here."""
+    async def judged(self, crops: Crops) -> Predictions:
+        """Ask the network, together with whoever else asks now, without holding a thread.
+
+        Every answer comes through here or through `judge`. Raises `InputError` where they are no crops of the
+        release's size.
+        """
         started_s = time.perf_counter()
-        answers = self._analyzer.predict(crops)
-        self.watch.note(crops, answers, seconds=time.perf_counter() - started_s)
+        faces = self._analyzer.grey(crops)
+        answers = await asyncio.wrap_future(self._submit(faces))
+        return self._noted(faces, answers, started_s=started_s)
+
+    def judge(self, crops: Crops) -> Predictions:
+        """Ask the network as `judged` does, and wait for the answer."""
+        started_s = time.perf_counter()
+        faces = self._analyzer.grey(crops)
+        return self._noted(faces, self._submit(faces).result(), started_s=started_s)
+
+    def predictions(self, judged: Predictions) -> dict[str, Any]:
+        """Return the answer to crops."""
+        release = self.model.release
+        orientations = judged.orientation.argmax(axis=1).tolist()
+        rows = zip(judged.expression.tolist(), judged.masked.tolist(), orientations, strict=True)
+        predictions = [
+            _verdict(
+                dict(zip(release.classes, expression, strict=True)),
+                masked_probability=masked,
+                orientation=release.orientations[orientation],
+            )
+            for expression, masked, orientation in rows
+        ]
+        return {"model": self.identity(), "predictions": predictions}
+
+    def analysis(self, found: Found, judged: Predictions) -> dict[str, Any]:
+        """Return the answer to a picture."""
+        return {
+            "model": self.identity(),
+            "image": {"width": found.width, "height": found.height},
+            "faces": [_face(reading) for reading in self._analyzer.readings(found.detections, judged)],
+        }
+
+    def _submit(self, faces: GreyCrops) -> Future[Predictions]:
+        if len(faces):
+            return self._batcher.submit(faces)
+        nothing: Future[Predictions] = Future()
+        nothing.set_result(self._analyzer.predict(faces))
+        return nothing
+
+    def _noted(self, faces: GreyCrops, answers: Predictions, *, started_s: float) -> Predictions:
+        # Not in the network's threads: it is counted and logged as the request's own.
+        self.watch.note(faces, answers, seconds=time.perf_counter() - started_s)
         if self._shadow is not None:
-            self._shadow.offer(self.model, self._analyzer, crops, answers)
+            self._shadow.offer(self.model, self._analyzer, faces, answers)
         return answers
 
     def identity(self) -> dict[str, str]:
@@ -104,7 +156,3 @@ def _verdict(
         "masked_probability": masked_probability,
         "orientation": str(orientation),
     }
-
-
-def _size(image: Image) -> dict[str, int]:
-    return {"width": image.shape[1], "height": image.shape[0]}

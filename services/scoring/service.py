@@ -60,6 +60,7 @@ class _Scoring:
                 detector,
                 max_pixels=settings.max_pixels,
                 max_crops=settings.max_crops,
+                runs=settings.network_runs,
                 shadow=shadow,
             )
 
@@ -83,8 +84,15 @@ class _Scoring:
         return hasattr(app.state, "scorer")
 
 
+# BentoML's access log and its tracing, which nobody collects, took more time than the rest of a request.
 Scoring = _Surrounded(
-    name="scoring", config={"workers": 1, "logging": {"access": {"enabled": False}}}, inner=_Scoring
+    name="scoring",
+    config={
+        "workers": 1,
+        "logging": {"access": {"enabled": False}},
+        "tracing": {"excluded_urls": ["/"]},
+    },
+    inner=_Scoring,
 )
 """What `bentoml serve` looks for."""
 Scoring.add_asgi_middleware(edge.Floor)

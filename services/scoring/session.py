@@ -32,21 +32,29 @@ class LiveSession:
         self._tracker = Tracker()
         self._smoothers: dict[int, FaceSmoother] = {}
 
-    def read(
-        self, frame: PictureFrame | CropsFrame, scorer: Scorer, *, at_s: float, heatmap: bool
-    ) -> tuple[LiveFace, ...]:
-        """Find, judge, track and smooth the faces of a frame; `at_s` is seconds on any steady clock.
+    def find(self, frame: PictureFrame | CropsFrame, scorer: Scorer) -> Found:
+        """Return the faces of a frame; those of a picture are searched for, which takes a while.
 
         Of a picture with more faces than the limit the most confident count. Raises what `decode_picture`
-        and `Scorer.judge` raise; what is shown later is then as if this frame had not come.
+        raises.
         """
-        found = self._find(frame, scorer)
-        judged = scorer.judge(found.crops) if len(found.crops) else None
+        if isinstance(frame, CropsFrame):
+            return Found(frame.boxes, frame.crops, [None] * len(frame.crops))
+        image = decode_picture(frame.picture, max_pixels=self._limits.max_pixels)
+        detections, crops = scorer.find(image)
+        detections, crops = detections[: self._limits.max_faces], crops[: self._limits.max_faces]
+        boxes = [(one.box.left, one.box.top, one.box.width, one.box.height) for one in detections]
+        return Found(
+            np.array(boxes, np.float32).reshape(-1, 4), crops, [one.confidence for one in detections]
+        )
+
+    def read(
+        self, found: Found, judged: Predictions, release: Release, *, at_s: float, heatmap: bool
+    ) -> tuple[LiveFace, ...]:
+        """Track and smooth the faces of a frame as `release` judged them; `at_s` is on any steady clock."""
         tracks = self._tracker.update(at_s, found.boxes)
         live = self._tracker.live
         self._smoothers = {track: kept for track, kept in self._smoothers.items() if track in live}
-        if judged is None:
-            return ()
         shown = [
             self._smoothers.setdefault(int(track), FaceSmoother()).update(
                 at_s,
@@ -57,26 +65,16 @@ class LiveSession:
             )
             for row, track in enumerate(tracks)
         ]
-        release = scorer.model.release
         return tuple(
             _face(one, judged, row, track=int(tracks[row]), found=found, release=release, heatmap=heatmap)
             for row, one in enumerate(shown)
         )
 
-    def _find(self, frame: PictureFrame | CropsFrame, scorer: Scorer) -> _Found:
-        if isinstance(frame, CropsFrame):
-            return _Found(frame.boxes, frame.crops, [None] * len(frame.crops))
-        image = decode_picture(frame.picture, max_pixels=self._limits.max_pixels)
-        detections, crops = scorer.find(image)
-        detections, crops = detections[: self._limits.max_faces], crops[: self._limits.max_faces]
-        boxes = [(one.box.left, one.box.top, one.box.width, one.box.height) for one in detections]
-        return _Found(
-            np.array(boxes, np.float32).reshape(-1, 4), crops, [one.confidence for one in detections]
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
+    """The faces of one frame, not judged yet."""
+
     boxes: Boxes
     crops: Crops
     confidences: Sequence[float | None]
@@ -88,7 +86,7 @@ def _face(
     row: int,
     *,
     track: int,
-    found: _Found,
+    found: Found,
     release: Release,
     heatmap: bool,
 ) -> LiveFace:

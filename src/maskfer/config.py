@@ -310,6 +310,9 @@ class Settings(BaseSettings):
     """Most crops in one request to `/predict`."""
     max_requests: int = Field(128, ge=1)
     """Requests that one worker of the scoring service works on at a time; more are answered 503."""
+    network_runs: int | None = Field(None, ge=1)
+    """Batches that one worker of the scoring service has in the network at a time; unset means the cores,
+    divided among the workers."""
     max_connections: int = Field(1000, ge=1)
     """Connections that one worker of the scoring service holds at a time, live ones included."""
     request_timeout_s: float = Field(10.0, gt=0)

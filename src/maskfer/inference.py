@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from maskfer.errors import InputError, ReleaseError
-from maskfer.faces.crop import crop_face, model_input
+from maskfer.faces.crop import crop_face, model_input, without_color
 from maskfer.faces.face import Box, Detection, FaceDetector, Image
 from maskfer.release import Release
 
@@ -30,7 +30,8 @@ _LOAD_ERRORS: Final = (
     ort_errors.RuntimeException,
 )
 
-Crops = UInt8[np.ndarray, "n s s"] | UInt8[np.ndarray, "n s s 3"]
+GreyCrops = UInt8[np.ndarray, "n s s"]
+Crops = GreyCrops | UInt8[np.ndarray, "n s s 3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.masked)
+
+    def __getitem__(self, faces: slice) -> Self:
+        return type(self)(*(getattr(self, name)[faces] for name in OUTPUTS))
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
@@ -93,7 +97,15 @@ class Analyzer:
         self.predict(np.zeros((1, release.crop_size, release.crop_size), np.uint8))
 
     def predict(self, crops: Crops) -> Predictions:
-        """Judge faces that are cropped already, grey or BGR.
+        """Judge faces that are cropped already, grey or BGR; raises as `grey` does."""
+        grey = self.grey(crops)
+        if len(grey) == 0:
+            return self._nothing()
+        batches = range(0, len(grey), _MAX_BATCH)
+        return Predictions.concatenate([self._run(grey[start : start + _MAX_BATCH]) for start in batches])
+
+    def grey(self, crops: Crops) -> GreyCrops:
+        """Return crops as the network sees them.
 
         Raises `InputError` where they are not uint8 squares of the release's crop size.
         """
@@ -103,10 +115,7 @@ class Analyzer:
                 f"crops: got {crops.dtype} {list(crops.shape)}, expected uint8 [n, {size}, {size}] grey "
                 f"or [n, {size}, {size}, 3] BGR; cut them with maskfer.faces.crop.crop_face"
             )
-        if len(crops) == 0:
-            return self._nothing()
-        batches = range(0, len(crops), _MAX_BATCH)
-        return Predictions.concatenate([self._run(crops[start : start + _MAX_BATCH]) for start in batches])
+        return without_color(crops)
 
     def find(self, image: Image) -> tuple[list[Detection], UInt8[np.ndarray, "n s s"]]:
         """Return every face of a BGR picture, most confident first, and its crop as `predict` takes it."""

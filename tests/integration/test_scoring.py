@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
@@ -118,6 +120,46 @@ def test_a_batch_of_crops_is_judged_in_order(client: httpx.Client, shape: tuple[
         _assert_verdict(verdict)
         [alone] = client.post("/predict", content=_npy(crop[None])).json()["predictions"]
         assert alone["probabilities"] == pytest.approx(verdict["probabilities"], abs=1e-5)
+
+
+def test_sixteen_clients_at_once_have_the_answers_of_each_alone(
+    service: str, client: httpx.Client, photo: bytes
+) -> None:
+    rng = np.random.default_rng(2)
+    sizes = [1, 2, 30, 1, 3, 1, 17, 1]  # more than a batch, and more than what is read at once
+    bodies = [_npy(rng.integers(0, 256, (size, 96, 96, 3), np.uint8)) for size in sizes]
+    asked = [("/predict", body) for body in bodies] + [("/analyze", photo), ("/predict", _npy(np.zeros(3)))]
+    alone = [client.post(path, content=body) for path, body in asked]
+    assert [answer.status_code for answer in alone] == [200] * 9 + [422]
+
+    def at_once(number: int) -> None:
+        with httpx.Client(base_url=service, timeout=30) as own:
+            for turn in range(len(asked)):
+                which = (number + turn) % len(asked)
+                path, body = asked[which]
+                answer = own.post(path, content=body)
+                assert answer.status_code == alone[which].status_code
+                _assert_same(answer.json(), alone[which].json())
+
+    with ThreadPoolExecutor(16) as clients:
+        assert list(clients.map(at_once, range(16))) == [None] * 16
+
+
+def _assert_same(answer: Any, alone: Any) -> None:
+    """Equal in all but the last digits of the probabilities."""
+    match alone:
+        case dict():
+            assert answer.keys() == alone.keys()
+            for key, value in alone.items():
+                _assert_same(answer[key], value)
+        case list():
+            assert len(answer) == len(alone)
+            for one, other in zip(answer, alone, strict=True):
+                _assert_same(one, other)
+        case float():
+            assert answer == pytest.approx(alone, abs=1e-5)
+        case _:
+            assert answer == alone
 
 
 def test_crops_may_come_as_pictures(client: httpx.Client) -> None:

@@ -66,14 +66,20 @@ def _cut(image: Image, frame: CropFrame) -> Image:
     return image[rows][:, columns]
 
 
+def without_color(
+    crops: UInt8[np.ndarray, "n s s"] | UInt8[np.ndarray, "n s s 3"],
+) -> UInt8[np.ndarray, "n s s"]:
+    """Turn crops, grey or BGR, to grey; what is grey already is not copied."""
+    if crops.ndim == 3:
+        return crops
+    grey = np.empty(crops.shape[:3], np.uint8)
+    for crop, out in zip(crops, grey, strict=True):
+        cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY, dst=out)
+    return grey
+
+
 def model_input(
     crops: UInt8[np.ndarray, "n s s"] | UInt8[np.ndarray, "n s s 3"],
 ) -> Float32[np.ndarray, "n 1 s s"]:
     """Turn crops (grey or BGR) into what every model takes: grey, 0..255; the graph itself normalises."""
-    if crops.ndim == 4:
-        grey = np.empty(crops.shape[:3], np.uint8)
-        for crop, out in zip(crops, grey, strict=True):
-            cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY, dst=out)
-    else:
-        grey = crops
-    return grey[:, None].astype(np.float32)
+    return without_color(crops)[:, None].astype(np.float32)
