@@ -13,7 +13,9 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from socket import IPPROTO_TCP, TCP_CORK
 from typing import Any
 
 import cv2
@@ -191,6 +193,19 @@ def test_a_client_within_its_window_loses_no_frame(service: str, picture: bytes)
             socket.send(encode_frame(PictureFrame(number, picture)))
             if number >= window - 1:
                 assert isinstance(parse_answer(_text(socket)), Reading)
+
+
+def test_frames_of_a_window_that_arrive_together_are_all_read(service: str) -> None:
+    nobody = CropsFrame(0, np.empty((0, 4), np.float32), np.empty((0, 96, 96), np.uint8))
+    with connect(f"ws://{service}/live") as socket:
+        window = _greet(socket).window
+        for _ in range(20):
+            socket.socket.setsockopt(IPPROTO_TCP, TCP_CORK, 1)
+            for number in range(window):
+                socket.send(encode_frame(replace(nobody, frame=number)))
+            socket.socket.setsockopt(IPPROTO_TCP, TCP_CORK, 0)
+            answers = [parse_answer(_text(socket)) for _ in range(window)]
+            assert [(type(answer), answer.frame) for answer in answers] == [(Reading, 0), (Reading, 1)]
 
 
 def test_the_heatmap_comes_on_request_and_goes(service: str, picture: bytes) -> None:
