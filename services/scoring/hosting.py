@@ -20,6 +20,7 @@ from maskfer.errors import MaskferError, ModelNotFound, ReleaseError
 from maskfer.golden import checked_analyzer
 from maskfer.release import Release
 from services.model import ServedModel, followed_alias, registered_model
+from services.scoring import metrics
 from services.scoring.scorer import Scorer
 from services.scoring.shadow import Challenger, Shadow
 
@@ -60,7 +61,8 @@ class Follower(Generic[T]):
     """Looks every `MASKFER_MODEL_POLL_S` where an alias points and brings in another version.
 
     `prepare` makes what answers of a verified release, and raises where it must not be served; `put` lets it
-    in. Whatever fails, what was put in before stays, one line is logged for each cause, and `counts` goes up.
+    in. Whatever fails, what was put in before stays, one line is logged for each cause, and `counts` goes up,
+    with the metrics of `role`.
     `gone` is called where the registry answers that there is no such alias any more.
     """
 
@@ -73,6 +75,7 @@ class Follower(Generic[T]):
         put: Callable[[T], None],
         gone: Callable[[], None] | None = None,
         serves: ServedModel | None = None,
+        role: metrics.Role = "champion",
     ) -> None:
         self.alias = alias
         self.counts = Counts()
@@ -81,6 +84,7 @@ class Follower(Generic[T]):
         self._put = put
         self._gone = gone
         self._serves = serves
+        self._role = role
         self._silence: type[Exception] | None = None
         self._refusal: _Refusal | None = None
         self._stopped = threading.Event()
@@ -100,7 +104,7 @@ class Follower(Generic[T]):
 
         # A new one each time: it asks first whether the registry is there, which takes three seconds at most.
         registry = Registry(self._settings)
-        self.counts.looks += 1
+        self._count("looks")
         try:
             version = registry.resolve(self.alias)
         except ModelNotFound as error:
@@ -140,7 +144,11 @@ class Follower(Generic[T]):
         before = "" if self._serves is None else f" (before: v{self._serves.version})"
         self._serves, self._refusal = model, None
         _log.info("%s is now %s%s, sha256 %s", self.alias, version, before, model.sha256[:12])
-        self.counts.switched += 1
+        self._count("switched")
+
+    def _count(self, event: metrics.ModelEvent) -> None:
+        setattr(self.counts, event, getattr(self.counts, event) + 1)
+        metrics.model_event(self._role, event)
 
     def _is_served(self, version: ModelVersion) -> bool:
         now = self._serves
@@ -160,7 +168,7 @@ class Follower(Generic[T]):
                 *(self.alias, version, self._stays(), error),
                 exc_info=_unforeseen(error),
             )
-        self.counts.refused += 1
+        self._count("refused")
 
     def _not_reached(self, error: Exception) -> None:
         if self._silence is not type(error):
@@ -170,7 +178,7 @@ class Follower(Generic[T]):
                 *(self.alias, self._stays(), error),
                 exc_info=_unforeseen(error),
             )
-        self.counts.unreachable += 1
+        self._count("unreachable")
 
     def _lost(self, error: ModelNotFound) -> None:
         if self._gone is None:
@@ -226,7 +234,9 @@ def follow_challenger(
     def put(challenger: Challenger | None) -> None:
         shadow.challenger = challenger
 
-    follower = Follower(reference, settings, prepare=prepare, put=put, gone=lambda: put(None))
+    follower = Follower(
+        reference, settings, prepare=prepare, put=put, gone=lambda: put(None), role="challenger"
+    )
     follower.start()
     return follower
 

@@ -194,8 +194,11 @@ class _Connection:
         self._session = LiveSession(
             Limits(max_pixels=self._settings.live_max_pixels, max_faces=self._settings.live_max_faces)
         )
+        self._handed: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._busy = False
+        """Whether the worker has a frame, or has been handed one that it has not yet seen."""
         self._waiting: _Waiting | None = None
-        self._arrived, self._room = asyncio.Event(), asyncio.Event()
+        self._room = asyncio.Event()
 
     async def run(self) -> None:
         """Say ready and answer until one side ends it; raises `_SentAwayError` or `WebSocketDisconnect`."""
@@ -238,18 +241,22 @@ class _Connection:
         """Keep the newest frame; a client whose answers cannot be sent is not read from either."""
         frame = parse_frame(message, crop_size=self._ready.crop_size, max_faces=self._ready.max_faces)
         arrived = _Waiting(frame, time.monotonic())
+        if not self._busy:
+            # The next one may be read before the worker runs, and must not push this one out.
+            self._busy = True
+            self._handed.put_nowait(arrived)
+            return
         before = self._waiting
         if before is not None:
             arrived.let_go = [*before.let_go, before.frame.frame]
         self._waiting = arrived
-        self._arrived.set()
         if len(arrived.let_go) >= _MAX_LET_GO:
             self._room.clear()
             await self._room.wait()
 
     def _take(self) -> _Waiting | None:
         waiting, self._waiting = self._waiting, None
-        self._arrived.clear()
+        self._busy = waiting is not None
         self._room.set()
         return waiting
 
@@ -257,9 +264,7 @@ class _Connection:
         waiting: _Waiting | None = None
         while True:
             if waiting is None:
-                await self._arrived.wait()
-                waiting = self._take()
-                continue
+                waiting = await self._handed.get()
             for frame in waiting.let_go:
                 metrics.frame_dropped("superseded")
                 await self._send(Dropped(frame))

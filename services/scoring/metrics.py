@@ -7,9 +7,11 @@ asked answers for all. The functions may be called from any thread.
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,6 +23,12 @@ Refusal = Literal["overload", "timeout", "token", "origin", "connections", "idle
 _REFUSALS: Final[tuple[Refusal, ...]] = ("overload", "timeout", "token", "origin", "connections", "idle")
 Drop = Literal["superseded", "overload"]
 _DROPS: Final[tuple[Drop, ...]] = ("superseded", "overload")
+Role = Literal["champion", "challenger"]
+_ROLES: Final[tuple[Role, ...]] = ("champion", "challenger")
+ModelEvent = Literal["looks", "switched", "refused", "unreachable"]
+_MODEL_EVENTS: Final[tuple[ModelEvent, ...]] = ("looks", "switched", "refused", "unreachable")
+Compared = Literal["compared", "failed", "dropped"]
+_COMPARED: Final[tuple[Compared, ...]] = ("compared", "failed", "dropped")
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CONFIDENCES: Final = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
@@ -30,7 +38,7 @@ class _Metrics:
 
     def __init__(self) -> None:
         # A registry of its own: reading goes through the files, and a second instance has no quarrel with it.
-        own = CollectorRegistry()
+        own = self.registry = CollectorRegistry()
         self.requests = Counter(
             "maskfer_requests", "Requests answered.", ["route", "method", "status"], registry=own
         )
@@ -95,15 +103,45 @@ class _Metrics:
             registry=own,
             multiprocess_mode="livemax",
         )
-        for reason in _REFUSALS:  # from the start, so that the first one is an increase
-            self.refusals.labels(reason)
-        for drop in _DROPS:
-            self.live_drops.labels(drop)
+        self.model_events = Counter(
+            "maskfer_model_events", "What following an alias met.", ["role", "event"], registry=own
+        )
+        self.shadow_faces = Counter(
+            "maskfer_shadow_faces", "Faces for the challenger in the shadow.", ["outcome"], registry=own
+        )
+        self.statistics_failures = Counter(
+            "maskfer_statistics_failures", "Attempts in vain at the statistics' database.", registry=own
+        )
+        self.statistics_lost = Counter(
+            "maskfer_statistics_lost", "Sums of statistics let go while the database was away.", registry=own
+        )
+        self._begin_at_zero()
         self.answering: tuple[str, str, str] | None = None
+
+    def _begin_at_zero(self) -> None:
+        """Have the labels from the start, so that the first of a kind is an increase."""
+        for counter, labels in (
+            (self.refusals, _REFUSALS),
+            (self.live_drops, _DROPS),
+            (self.shadow_faces, _COMPARED),
+        ):
+            for label in labels:
+                counter.labels(label)
+        for role, event in product(_ROLES, _MODEL_EVENTS):
+            self.model_events.labels(role, event)
+
+
+_making: Final = threading.Lock()
+
+
+def _metrics() -> _Metrics:
+    # Threads that ask for the first time at once must not make two: they would overwrite each other's counts.
+    with _making:
+        return _made()
 
 
 @cache
-def _metrics() -> _Metrics:
+def _made() -> _Metrics:
     _forget_dead()
     return _Metrics()
 
@@ -189,3 +227,23 @@ def frame_answered() -> None:
 def frame_dropped(reason: Drop = "superseded") -> None:
     """Count a live frame that was let go: for a newer one, or because the service has too much to do."""
     _metrics().live_drops.labels(reason).inc()
+
+
+def model_event(role: Role, event: ModelEvent) -> None:
+    """Count what the follower of an alias met."""
+    _metrics().model_events.labels(role, event).inc()
+
+
+def shadowed(outcome: Compared, faces: int) -> None:
+    """Count faces that the challenger was to be asked about."""
+    _metrics().shadow_faces.labels(outcome).inc(faces)
+
+
+def statistics_failed() -> None:
+    """Count an attempt in vain at the statistics' database."""
+    _metrics().statistics_failures.inc()
+
+
+def statistics_lost() -> None:
+    """Count a sum of statistics that found no room in memory."""
+    _metrics().statistics_lost.inc()

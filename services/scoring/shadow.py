@@ -18,6 +18,7 @@ import numpy as np
 from maskfer.errors import ServiceUnavailable
 from maskfer.inference import Analyzer, Crops, Predictions
 from services.model import ServedModel
+from services.scoring import metrics
 from services.scoring.shadow_records import SLICES, Agreement, Named, Pair, ShadowRecords, Tally
 
 _log: Final = logging.getLogger("maskfer.scoring.models")
@@ -76,6 +77,7 @@ class Shadow:
             # A request larger than the whole queue is taken where nothing waits.
             if self._jobs and self._waiting_faces + len(crops) > self._max_waiting:
                 self._unwritten[pair].work.dropped += len(crops)
+                metrics.shadowed("dropped", len(crops))
                 return
             self._jobs.append(_Job(pair, analyzer, challenger.analyzer, crops, judged))
             self._waiting_faces += len(crops)
@@ -113,8 +115,10 @@ class Shadow:
                 tally.work.challenger_s = challenger_s
                 tally.work.timed_faces = len(job.crops)
             tally.agreement.update(compared(job.judged, answers))
+            metrics.shadowed("compared", len(job.crops))
         except Exception as error:  # noqa: BLE001 - a challenger may fail in any way, the service must not
             tally.work.failed = len(job.crops)
+            metrics.shadowed("failed", len(job.crops))
             if self._failed != job.pair:
                 self._failed = job.pair
                 _log.error("shadow: %s fails on faces: %s", job.pair.challenger, error, exc_info=error)

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from maskfer.errors import ParamsError, ServiceUnavailable
+from services.scoring import metrics
 
 _log: Final = logging.getLogger("maskfer.statistics")
 
@@ -241,6 +242,7 @@ class Statistics:
         count, total = self._waiting.get(key, (0, 0.0))
         if count == 0 and len(self._waiting) >= _MAX_WAITING:
             self.lost += 1
+            metrics.statistics_lost()
             return
         self._waiting[key] = count + 1, total + amount
 
@@ -294,6 +296,7 @@ class Statistics:
             yield
         except (SQLAlchemyError, OSError) as error:
             self.failures += 1
+            metrics.statistics_failed()
             reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
             if not self._away:
                 _log.error("statistics: %r does not answer: %s; scoring goes on", self._engine.url, reason)

@@ -145,7 +145,7 @@ class Seen:
         """`sent`, `unanswered` and at `most` unanswered pictures, or `readings`."""
         return int(self.page.evaluate("(what) => traffic[what]", what))
 
-    def until(self, what: str, ask: Callable[[], T], *, within_s: float = 20.0) -> T:
+    def until(self, what: str, ask: Callable[[], T], *, within_s: float = 60.0) -> T:
         """Ask until the answer is true; fails naming `what`."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:
@@ -163,7 +163,7 @@ class Seen:
     def start_camera(self) -> None:
         """Press the button and wait for a first reading."""
         self.page.get_by_role("button", name="Start camera").click()
-        self.page.locator(".face").first.wait_for(timeout=20_000)
+        self.page.locator(".face").first.wait_for(timeout=60_000)
 
     def bars(self) -> dict[str, int]:
         """The bars of the first face, per cent."""

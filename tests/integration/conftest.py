@@ -16,6 +16,7 @@ import pytest
 
 from maskfer.release import Release
 from tests.films import film
+from tests.known import KnownFaces
 
 if TYPE_CHECKING:
     from tests.integration.watched import Served
@@ -94,4 +95,19 @@ def watched(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> 
     home = tmp_path_factory.mktemp("watched")
     release = with_reference(tiny_release, home / "release")
     with served(home, release, workers=2, MASKFER_MAX_BODY_BYTES="1000000") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def reads_light(known_faces: KnownFaces) -> Release:
+    """A release whose readings the light of a picture decides."""
+    return known_faces.release("light")
+
+
+@pytest.fixture(scope="session")
+def plain(reads_light: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server process as it is without settings; whoever uses it makes sessions of his own."""
+    from tests.integration.watched import served
+
+    with served(tmp_path_factory.mktemp("plain"), reads_light) as running:
         yield running

@@ -21,6 +21,16 @@ _TOKENS = ("first-token", "second-token")
 _ORIGIN = "https://front.example"
 _CONNECTIONS = 24
 _BEARER = {"Authorization": f"Bearer {_TOKENS[0]}"}
+_PROBES = ("/livez", "/readyz", "/healthz")
+_SESSION = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+_CLOSED = (
+    ("GET", "/metrics"),
+    ("POST", "/analyze"),
+    ("POST", "/predict"),
+    ("GET", f"/statistics/{_SESSION}"),
+    ("GET", f"/statistics/{_SESSION}.csv"),
+    ("DELETE", f"/statistics/{_SESSION}"),
+)
 _CROPS = npy(crops_of_light(64, seed=0))
 
 
@@ -46,9 +56,9 @@ def client(guarded: Served) -> Iterator[httpx.Client]:
 
 def test_without_a_token_nothing_is_answered_but_the_open_paths(guarded: Served) -> None:
     with guarded.client() as client:
-        for path in ("/livez", "/readyz", "/healthz", "/openapi.json", "/openapi/face.png"):
+        for path in (*_PROBES, "/", "/page/main.js", "/openapi.json", "/openapi/face.png"):
             assert client.get(path).status_code == 200, path
-        for method, path in (("GET", "/metrics"), ("POST", "/analyze"), ("POST", "/predict")):
+        for method, path in _CLOSED:
             answer = client.request(method, path)
             assert answer.status_code == 401, path
             assert answer.headers["WWW-Authenticate"] == 'Bearer realm="maskfer"'
@@ -62,6 +72,8 @@ def test_each_token_opens(guarded: Served, token: str, scheme: str) -> None:
     with guarded.client(headers=headers) as client:
         assert client.get("/metrics").status_code == 200
         assert client.post("/predict", content=npy(crops_of_light(1, seed=0))).status_code == 200
+        for method, path in _CLOSED[3:]:
+            assert client.request(method, path).status_code == 200, path
 
 
 @pytest.mark.parametrize(
@@ -129,9 +141,10 @@ def test_every_answer_has_the_headers_of_a_careful_service(guarded: Served, clie
         assert not any("bentoml" in name.lower() for name in answer.headers)
 
 
-def test_bentomls_own_pages_are_not_reachable(client: httpx.Client) -> None:
+def test_bentomls_own_pages_are_not_reachable(guarded: Served, client: httpx.Client) -> None:
     for path in ("/docs.json", "/schema.json", "/static_content/swagger-ui.css", "//readyz"):
-        assert client.get(path).status_code == 404, path
+        # Whole: of a relative `//readyz` httpx would make `/`.
+        assert client.get(guarded.url + path).status_code == 404, path
 
 
 def test_overload_refuses_at_once_and_answers_all_that_it_accepted(client: httpx.Client) -> None:

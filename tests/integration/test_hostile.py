@@ -125,7 +125,7 @@ def _form(draw: st.DrawFn) -> tuple[bytes, list[str]]:
         end = draw(st.sampled_from(["\r\n", "\n", ""]))
         inner = draw(st.one_of(_mutated(), st.binary(max_size=40), st.just(f"--{boundary}\r\n".encode())))
         parts += f"--{boundary}\r\n{end.join(lines)}\r\n\r\n".encode("latin-1") + inner + b"\r\n"
-    parts *= draw(st.sampled_from([1, 1, 1, 1, 60]))
+    parts *= draw(st.sampled_from([*[1] * 11, 60]))
     closing = draw(st.sampled_from([f"--{boundary}--\r\n", f"--{boundary}", "", "--other--\r\n"]))
     stated = draw(
         st.sampled_from([f"; boundary={boundary}", f'; boundary="{boundary}"', "", "; boundary=", ";;"])

@@ -9,7 +9,6 @@ import re
 import struct
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -18,14 +17,10 @@ import pytest
 from websockets.sync.client import connect
 
 from maskfer.data.synthetic import clip_frames
+from maskfer.release import Release
 from services.scoring.statistics import Statistics
-from tests.integration.conftest import MASKFER, environment, free_port, serving
-from tests.known import KnownFaces
-
-
-@pytest.fixture(scope="module")
-def release(known_faces: KnownFaces) -> Path:
-    return known_faces.release("statistics").path
+from tests.integration.conftest import free_port
+from tests.integration.watched import Served, served
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +29,9 @@ def photo() -> bytes:
     return bytes(cv2.imencode(".jpg", image)[1])
 
 
-@contextmanager
-def _started(release: Path, home: Path, **settings: str) -> Iterator[httpx.Client]:
-    port = free_port()
-    command = [MASKFER, "serve", "--model", str(release), "--port", str(port)]
-    with (
-        serving(command, port, log=home / "log", env=environment(home, **settings)),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
-        yield client
-
-
 @pytest.fixture(scope="module")
-def service(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with _started(release, tmp_path_factory.mktemp("statistics")) as client:
+def service(plain: Served) -> Iterator[httpx.Client]:
+    with plain.client() as client:
         yield client
 
 
@@ -115,25 +99,31 @@ def test_the_last_minutes_alone_can_be_asked_for(service: httpx.Client, photo: b
     assert len(service.get(f"/statistics/{session}?minutes=60").json()["minutes"]) == 1
 
 
-def test_a_service_that_is_stopped_writes_what_it_holds(release: Path, photo: bytes, tmp_path: Path) -> None:
+def test_a_service_that_is_stopped_writes_what_it_holds(
+    reads_light: Release, photo: bytes, tmp_path: Path
+) -> None:
     session = str(uuid.uuid4())
-    with _started(release, tmp_path) as client:
+    with served(tmp_path, reads_light) as running, running.client() as client:
         _show(client, photo, session=session, consent=True, frames=4)
     with Statistics(f"sqlite:///{tmp_path}/statistics.db", days=30) as statistics:
         assert sum(minute.faces for minute in statistics.read(session)) == 4
 
 
-def test_without_its_database_the_service_scores_on(release: Path, photo: bytes, tmp_path: Path) -> None:
+def test_without_its_database_the_service_scores_on(
+    reads_light: Release, photo: bytes, tmp_path: Path
+) -> None:
     # Nobody listens there.
     away = f"postgresql://nobody:secret@127.0.0.1:{free_port()}/statistics"
     session = str(uuid.uuid4())
-    with _started(release, tmp_path, MASKFER_STATISTICS_URL=away) as client:
+    settings = {"MASKFER_STATISTICS_URL": away}
+    with served(tmp_path, reads_light, **settings) as running, running.client() as client:
         assert len(_show(client, photo, session=session, consent=True)) == 3
         assert client.post("/analyze", content=photo).status_code == 200
         answer = client.get(f"/statistics/{session}")
         assert answer.status_code == 503
         assert "127.0.0.1" not in answer.text
         assert client.get("/readyz").status_code == 200
+        assert running.total("maskfer_statistics_failures_total") >= 1
     log = (tmp_path / "log").read_text()
     assert log.count("does not answer") == 1
     assert "secret" not in log

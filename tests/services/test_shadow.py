@@ -14,6 +14,7 @@ import pytest
 from maskfer.errors import ServiceUnavailable
 from maskfer.inference import Analyzer
 from maskfer.release import Release
+from services.scoring import metrics
 from services.scoring.shadow import Challenger, Shadow, compared
 from services.scoring.shadow_records import Agreement, Named, Pair, Report, ShadowRecords, Tally, Work
 from tests.known import KnownFaces
@@ -46,6 +47,13 @@ def reports_when(records: ShadowRecords, ready: Callable[[Report], bool]) -> Rep
             return found[0]
         time.sleep(0.02)
     pytest.fail(f"never ready: {records.reports()}")
+
+
+def _faces(outcome: str) -> float:
+    """What Prometheus would be told."""
+    value = metrics._metrics().registry.get_sample_value("maskfer_shadow_faces_total", {"outcome": outcome})
+    assert value is not None
+    return value
 
 
 def test_agreement_is_counted_by_slice(champion: Release, other: Release) -> None:
@@ -124,11 +132,12 @@ def test_what_does_not_fit_the_queue_is_counted_and_the_answer_is_not_held_up(
     shadow = Shadow(records, max_waiting_faces=10)
     shadow.challenger = challenger(other)
     scorer = scorer_of(served(champion), shadow=shadow)
+    dropped = _faces("dropped")
     for count in (6, 4, 3, 20):  # nobody takes anything out yet
         assert len(scorer.judge(crops_of(count, seed=count))) == count
     shadow.start()
     report = reports_when(records, lambda report: report.tally.whole.faces == 10)
-    assert report.tally.work.dropped == 23
+    assert report.tally.work.dropped == _faces("dropped") - dropped == 23
     scorer.judge(crops_of(20, seed=5))  # larger than the queue, but nothing waits
     reports_when(records, lambda report: report.tally.whole.faces == 30)
 
@@ -144,10 +153,12 @@ def test_a_challenger_that_fails_is_counted_and_told_once(
     shadow.challenger = failing
     shadow.start()
     scorer = scorer_of(served(champion), shadow=shadow)
+    failed = _faces("failed")
     for seed in range(3):
         assert len(scorer.judge(crops_of(2, seed=seed))) == 2
     report = reports_when(records, lambda report: report.tally.work.failed == 6)
     assert report.tally.whole.faces == 0
+    assert _faces("failed") - failed == 6
     assert report.to_json()["slices"]["all"]["expression"] == {"agreement": None, "difference": None}
     (line,) = log()
     assert "maskfer v2 fails on faces" in line

@@ -18,6 +18,7 @@ import pytest
 
 from maskfer.config import Settings
 from maskfer.errors import ParamsError, ServiceUnavailable
+from services.scoring import metrics
 from services.scoring.statistics import Statistics
 
 _SESSION = "6f1c3a52-3f0e-4b7e-9a55-0d3a5a0c1e11"
@@ -178,6 +179,20 @@ def test_a_database_that_is_away_costs_one_line_and_no_sum(
         blocked.unlink()
         assert store.read(_SESSION)[0].faces == 3
         assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_what_memory_does_not_hold_while_it_is_away_is_counted_as_lost(tmp_path: Path) -> None:
+    blocked = tmp_path / "folder"
+    blocked.write_text("a file where the folder of the database should be")
+    counters = metrics._metrics().registry
+    lost = counters.get_sample_value("maskfer_statistics_lost_total") or 0.0
+    failures = counters.get_sample_value("maskfer_statistics_failures_total") or 0.0
+    with Statistics(f"sqlite:///{blocked}/db", days=_LONG) as store:
+        for number in range(20_000):  # seven sums each
+            store.record(str(number), [Face()], _NOON)
+    assert 0 < store.lost < 7 * 20_000
+    assert counters.get_sample_value("maskfer_statistics_lost_total") == lost + store.lost
+    assert counters.get_sample_value("maskfer_statistics_failures_total") == failures + store.failures
 
 
 def test_postgresql_that_goes_and_comes_back_loses_no_sum(postgresql: str) -> None:

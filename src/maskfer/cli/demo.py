@@ -192,6 +192,6 @@ def _report(
         f"service    model version {version} found {len(faces)} face(s): {shares}\n"
         f"clip       {scored.num_rows} faces over time in {scores}\n\n"
         f"look next  {home} maskfer models history\n"
-        f"           {home} maskfer serve\n"
+        f"           {home} maskfer serve    # then open http://127.0.0.1:3000/\n"
         f"           {run.work / 'home' / 'runs'}: model card, plots, decision of each run"
     )

@@ -26,7 +26,7 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
 ) -> None:
-    """Serve the champion over HTTP until Ctrl-C: /analyze, /predict, /readyz, /metrics."""
+    """Serve the champion until Ctrl-C: the live page at /, /analyze, /predict, /live, /readyz, /metrics."""
     from maskfer.config import Settings
     from services.scoring import launch
 
