@@ -159,8 +159,6 @@ class ShadowRecords:
         now = datetime.now(UTC).isoformat()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
-            for statement in _SCHEMA:
-                database.execute(statement)
             for pair, tally in tallies.items():
                 _upsert(database, "pair", _names(pair), _values(tally.work), moment=now)
                 for name, agreement in tally.agreement.items():
@@ -196,6 +194,8 @@ class ShadowRecords:
             database = sqlite3.connect(self.path, timeout=_LOCK_WAIT_S, isolation_level=None)
             database.row_factory = sqlite3.Row
             database.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:  # also to read: the file is there a moment before its first tables
+                database.execute(statement)
             yield database
             database.execute("COMMIT")
         except sqlite3.Error as error:

@@ -53,6 +53,7 @@ from tests.integration.conftest import MASKFER, environment, free_port, serving
 _IDLE_S = 6
 _TOKEN = "s3cret"  # noqa: S105
 _MAX_BYTES = 500_000
+_SESSION = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
 
 @pytest.fixture(scope="module")
@@ -259,8 +260,8 @@ def test_a_picture_over_the_pixel_limit_is_an_error_of_its_frame(service: str) -
         (b"hello", 1008, "ProtocolError"),
         ('{"type":"hello","protocol":2,"session":"x"}', 1008, "UnsupportedProtocol"),
         (encode_hello(Hello("me", token=_TOKEN)), 1008, "ProtocolError"),
-        (encode_hello(Hello(str(uuid.uuid4()))), 4401, "Unauthorized"),
-        (encode_hello(Hello(str(uuid.uuid4()), token=_TOKEN[:-1] + "\ud800")), 4401, "Unauthorized"),
+        (encode_hello(Hello(_SESSION)), 4401, "Unauthorized"),
+        (encode_hello(Hello(_SESSION, token=_TOKEN[:-1] + "\ud800")), 4401, "Unauthorized"),
         ("x" * 5000, 1009, "MessageTooLarge"),
     ],
 )

@@ -77,7 +77,7 @@ def _exchanges() -> Iterator[_Exchange]:
         for status, response in operation["responses"].items():
             promised = _resolved(response)
             for content in promised.get("content", {}).values():
-                for name in named.keys() & content.get("examples", {}).keys():
+                for name in sorted(named.keys() & content.get("examples", {}).keys()):
                     asked = _filled(path, operation, name)
                     yield _Exchange(method, asked, *named[name], int(status), promised)
         if "{" not in path and "requestBody" not in operation:

@@ -165,6 +165,7 @@ def test_a_challenger_that_fails_is_counted_and_told_once(
 
 
 def _add(home: Path, times: int) -> None:
+    """In a process of its own."""
     pair = Pair(Named("maskfer", "1", "a" * 64), Named("maskfer", "2", "b" * 64))
     for _ in range(times):
         tally = Tally(work=Work(dropped=1, timed_faces=2, champion_s=0.5, challenger_s=0.25))
@@ -201,6 +202,12 @@ def test_each_pair_has_its_own_record_and_all_can_be_forgotten(tmp_path: Path) -
     assert pairs == [("3", "2"), ("1", "3"), ("1", "2")]
     assert records.clear() == 3
     assert records.reports() == []
+
+
+def test_a_file_without_tables_yet_has_no_records(tmp_path: Path) -> None:
+    (tmp_path / "shadow.db").touch()  # what opening it for the first record does first
+    assert ShadowRecords(tmp_path).reports() == []
+    assert ShadowRecords(tmp_path).clear() == 0
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
