@@ -34,6 +34,7 @@ def test_a_service_of_its_own_is_measured_beside_the_plain_model_and_is_gone_aft
 ) -> None:
     monkeypatch.setenv("MASKFER_HOME", str(tmp_path / "home"))
     out = tmp_path / "serving.json"
+    before = set(psutil.Process().children(recursive=True))  # services that other tests share
 
     shown = maskfer(
         *("bench", "serving", "--model", tiny_release.path, "--clients", "1,4", "--crops", "1, 3"),
@@ -62,7 +63,8 @@ def test_a_service_of_its_own_is_measured_beside_the_plain_model_and_is_gone_aft
     assert [point["requests"] for point in checkpoints] == list(range(10, 201, 10))
     assert checkpoints[-1]["failed"] == 0
     assert "MiB per 10,000 requests once settled" in shown
-    left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    started = set(psutil.Process().children(recursive=True)) - before
+    left = [" ".join(child.cmdline()) for child in started]
     assert not [command for command in left if "serve" in command or "spawn_main" in command]
 
 

@@ -27,11 +27,9 @@ def _faces(count: int = 4, side: int = 96) -> Tensor:
 
 def _mask_classifier_loss() -> tuple[nn.Module, Tensor]:
     model = MaskClassifier(width=8)
-    reading = model(_faces())
-    return (
-        model,
-        reading.masked.square().sum() + reading.orientation.square().sum() + reading.heatmap.square().sum(),
-    )
+    faces = _faces()
+    answers = (*model(faces), model.mask_logits(model.shallow_features(faces)))
+    return model, torch.stack([answer.square().sum() for answer in answers]).sum()
 
 
 def _two_branch_loss() -> tuple[nn.Module, Tensor]:
