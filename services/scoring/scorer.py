@@ -71,25 +71,19 @@ class Scorer:
         return Found(image.shape[1], image.shape[0], detections, crops)
 
     def find(self, image: Image) -> tuple[list[Detection], Crops]:
-        """Return every face of a picture, most confident first, and its crop as `judge` takes it."""
+        """Return every face of a picture, most confident first, and its crop as `judged` takes it."""
         return self._analyzer.find(image)
 
     async def judged(self, crops: Crops) -> Predictions:
         """Ask the network, together with whoever else asks now, without holding a thread.
 
-        Every answer comes through here or through `judge`. Raises `InputError` where they are no crops of the
+        Every answer of the service comes through here. Raises `InputError` where they are no crops of the
         release's size.
         """
         started_s = time.perf_counter()
         faces = self._analyzer.grey(crops)
         answers = await asyncio.wrap_future(self._submit(faces))
         return self._noted(faces, answers, started_s=started_s)
-
-    def judge(self, crops: Crops) -> Predictions:
-        """Ask the network as `judged` does, and wait for the answer."""
-        started_s = time.perf_counter()
-        faces = self._analyzer.grey(crops)
-        return self._noted(faces, self._submit(faces).result(), started_s=started_s)
 
     def predictions(self, judged: Predictions) -> dict[str, Any]:
         """Return the answer to crops."""

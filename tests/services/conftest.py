@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from maskfer.config import Settings
 from maskfer.faces.face import Box, Detection, Image
+from maskfer.inference import Crops, Predictions
 from maskfer.release import Release
 from services.model import ServedModel
 from services.scoring.scorer import Scorer
@@ -37,6 +39,10 @@ def scorer_of(
     model: ServedModel, *, shadow: Shadow | None = None, then: Callable[[], None] = lambda: None
 ) -> Scorer:
     return Scorer(model, BoxAt(then=then), max_pixels=1_000_000, max_crops=64, shadow=shadow)
+
+
+def judge(scorer: Scorer, crops: Crops) -> Predictions:
+    return asyncio.run(scorer.judged(crops))
 
 
 @pytest.fixture

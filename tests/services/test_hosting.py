@@ -21,7 +21,7 @@ from services.scoring.scorer import Scorer
 from services.scoring.shadow import Shadow
 from services.scoring.shadow_records import ShadowRecords
 from tests.known import KnownFaces
-from tests.services.conftest import scorer_of, stored_file
+from tests.services.conftest import judge, scorer_of, stored_file
 
 Log = Callable[[], list[str]]
 
@@ -229,7 +229,7 @@ def test_a_challenger_comes_and_goes_with_its_alias(
     wait_until(lambda: shadow.challenger is None)
     follower.stop()
     assert follower.counts.unreachable == 0
-    assert np.isfinite(scorer_of(hosted.model).judge(np.zeros((1, 96, 96), np.uint8)).masked).all()
+    assert np.isfinite(judge(scorer_of(hosted.model), np.zeros((1, 96, 96), np.uint8)).masked).all()
 
 
 def wait_until(true: Callable[[], bool], *, within_s: float = 30.0) -> None:

@@ -18,7 +18,7 @@ from services.scoring import metrics
 from services.scoring.shadow import Challenger, Shadow, compared
 from services.scoring.shadow_records import Agreement, Named, Pair, Report, ShadowRecords, Tally, Work
 from tests.known import KnownFaces
-from tests.services.conftest import scorer_of, served
+from tests.services.conftest import judge, scorer_of, served
 
 
 def crops_of(count: int, seed: int) -> np.ndarray:
@@ -79,10 +79,10 @@ def test_what_the_scorer_answers_is_compared_beside_it(
     records = ShadowRecords(tmp_path)
     shadow = Shadow(records)
     scorer, crops = scorer_of(served(champion), shadow=shadow), crops_of(20, seed=2)
-    before = scorer.judge(crops)
+    before = judge(scorer, crops)
     shadow.challenger = challenger(other)
     shadow.start()
-    after = [scorer.judge(crops) for _ in range(10)][-1]
+    after = [judge(scorer, crops) for _ in range(10)][-1]
     np.testing.assert_array_equal(after.expression, before.expression)
     report = reports_when(records, lambda report: report.tally.whole.faces == 200)
     assert report.pair == Pair(Named("maskfer", "1", champion.sha256), Named("maskfer", "2", other.sha256))
@@ -106,7 +106,7 @@ def test_the_same_graph_agrees_wholly(known_faces: KnownFaces, champion: Release
     shadow = Shadow(records)
     shadow.challenger = challenger(twin)
     shadow.start()
-    scorer_of(served(champion), shadow=shadow).judge(crops)
+    judge(scorer_of(served(champion), shadow=shadow), crops)
     report = reports_when(records, lambda report: report.tally.whole.faces == 30)
     for part in ("expression", "masked", "orientation"):
         assert report.to_json()["slices"]["all"][part] == {"agreement": 1.0, "difference": 0.0}
@@ -119,8 +119,8 @@ def test_nothing_is_compared_with_itself_or_without_a_face(champion: Release, tm
     scorer = scorer_of(served(champion), shadow=shadow)
     for one in (None, challenger(champion)):
         shadow.challenger = one
-        scorer.judge(crops_of(3, seed=4))
-        scorer.judge(np.zeros((0, 96, 96), np.uint8))
+        judge(scorer, crops_of(3, seed=4))
+        judge(scorer, np.zeros((0, 96, 96), np.uint8))
     time.sleep(0.2)
     assert records.reports() == []
 
@@ -134,11 +134,11 @@ def test_what_does_not_fit_the_queue_is_counted_and_the_answer_is_not_held_up(
     scorer = scorer_of(served(champion), shadow=shadow)
     dropped = _faces("dropped")
     for count in (6, 4, 3, 20):  # nobody takes anything out yet
-        assert len(scorer.judge(crops_of(count, seed=count))) == count
+        assert len(judge(scorer, crops_of(count, seed=count))) == count
     shadow.start()
     report = reports_when(records, lambda report: report.tally.whole.faces == 10)
     assert report.tally.work.dropped == _faces("dropped") - dropped == 23
-    scorer.judge(crops_of(20, seed=5))  # larger than the queue, but nothing waits
+    judge(scorer, crops_of(20, seed=5))  # larger than the queue, but nothing waits
     reports_when(records, lambda report: report.tally.whole.faces == 30)
 
 
@@ -155,7 +155,7 @@ def test_a_challenger_that_fails_is_counted_and_told_once(
     scorer = scorer_of(served(champion), shadow=shadow)
     failed = _faces("failed")
     for seed in range(3):
-        assert len(scorer.judge(crops_of(2, seed=seed))) == 2
+        assert len(judge(scorer, crops_of(2, seed=seed))) == 2
     report = reports_when(records, lambda report: report.tally.work.failed == 6)
     assert report.tally.whole.faces == 0
     assert _faces("failed") - failed == 6

@@ -1,4 +1,4 @@
-// The statistics of this session: asked for now and then, shown, taken away as CSV, deleted.
+// The statistics of this session: fetched every few seconds while they are kept, shown, saved as CSV, deleted.
 
 import { drawChart, drawTable, drawTotals } from "./chart.js";
 

@@ -53,6 +53,7 @@ def _train(job: Path) -> None:
     except MaskferError:
         raise
     except Exception:
+        # Only held back, not swallowed: it goes to the agent unless that ends this process first.
         time.sleep(_PATIENCE_S)
         raise
 
