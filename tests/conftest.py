@@ -11,9 +11,11 @@ from maskfer.release import Release
 
 pytest_plugins = ("tests.known", "tests.drawn")
 
-# No test asserts a time; a busy machine would fail it.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# No test asserts a time; a busy machine would fail it. The same examples every time, so that a change is
+# judged by what it changed; `--hypothesis-profile=exploring` looks for others.
+hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("exploring", deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 

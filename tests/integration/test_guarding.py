@@ -269,7 +269,7 @@ def test_a_fault_of_ours_says_its_id_and_nothing_of_its_inside(guarded: Served, 
         "message": "the service failed on this request; its log says why",
     }
     assert (answer.headers["X-Request-ID"], answer.headers["X-Frame-Options"]) == ("fault", "DENY")
-    [failed, line] = [line for line in guarded.lines() if line.get("request_id") == "fault"]
+    [failed, line] = guarded.lines_of("fault", count=2)
     assert "Traceback" in failed["exception"]
     assert (line["status"], line["path"]) == (500, "/metrics")
     assert client.get("/metrics").status_code == 200

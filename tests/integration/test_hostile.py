@@ -26,9 +26,7 @@ from tests.integration.wire import Answer, Wire, head
 _REQUESTS: Final = 2_400
 _settings: Final = settings(
     max_examples=_REQUESTS,
-    derandomize=True,
     database=None,
-    deadline=None,
     phases=(Phase.generate,),  # a failing request is small already, and shrinking would take minutes
     suppress_health_check=list(HealthCheck),
 )

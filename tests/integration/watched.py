@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,15 @@ class Served:
     def lines(self) -> list[dict[str, Any]]:
         """The JSON lines of its log; BentoML's supervisor writes others."""
         return [json.loads(line) for line in self.log.read_text("utf-8").splitlines() if line.startswith("{")]
+
+    def lines_of(self, request: str, *, count: int = 1) -> list[dict[str, Any]]:
+        """The lines of a request, once there are `count`: the last follows the answer."""
+
+        def those() -> list[dict[str, Any]]:
+            return [line for line in self.lines() if line.get("request_id") == request]
+
+        assert until(lambda: len(those()) >= count, lambda: time.sleep(0.1), tries=300), those()
+        return those()
 
     def metrics(self) -> dict[str, Metric]:
         answer = httpx.get(f"{self.url}/metrics", timeout=30)

@@ -218,6 +218,17 @@ def test_a_damaged_reading_is_a_reading_or_a_named_error(face: LiveFace, data: s
     _parsed_or_named_error(parse_answer, json.dumps(fields))
 
 
+def test_an_error_about_a_key_of_the_senders_own_is_one_line() -> None:
+    probabilities = {"a\nb": None, "positive": 1.0}
+    face = {"box": {"left": 0, "top": 0, "width": 1, "height": 1}, "track": 0, "probabilities": probabilities}
+    message = json.dumps({"type": "reading", "frame": 1, "model": "3", "server_ms": 1, "faces": [face]})
+    with pytest.raises(ProtocolError) as caught:
+        parse_answer(message)
+    assert str(caught.value) == (
+        r"server: faces: probabilities: 'a\nb' is None, expected a number in [0.0, 1.00001]"
+    )
+
+
 @pytest.mark.parametrize(
     "message",
     ["", "hello", "[]", "null", "1" * 4000, "[" * 4000, '{"type":"hello"', "\ud800", "{" * (MAX_TEXT + 1)],

@@ -103,7 +103,9 @@ class Fields:
         return shares
 
     def _wrong(self, name: str, expected: str) -> ProtocolError:
-        return ProtocolError(f"{self._where}: {name} is {show(self.value(name))}, expected {expected}")
+        # A key may be the sender's own, and hold anything.
+        key = name if name.isidentifier() and len(name) <= 40 else show(name)
+        return ProtocolError(f"{self._where}: {key} is {show(self.value(name))}, expected {expected}")
 
 
 def dump(fields: dict[str, Any]) -> str:
