@@ -1,17 +1,20 @@
 """Crops of all clients go through the network together.
 
-Nobody waits for a batch to fill: a request that finds a free place runs at once and alone. What arrives while
-all places are taken is one batch when the next is free, so batches grow with the load and only with it.
+Nobody waits for a batch to fill: a request that finds free places runs at once, spread over them. What comes
+while all are taken is shared out as they become free, so batches grow with the load and only with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -33,11 +36,11 @@ def cores() -> int:
 
 
 class Batcher:
-    """Joins what several threads ask of `run`; the answers are as if each had asked alone.
+    """Joins what is asked of `run` on an event loop; the answers are as if each had asked alone.
 
-    At most `runs` are going on at a time, each with at most `max_batch` faces; what waits gets an equal share
-    of the next one, so that many crops of one request do not hold up single ones. Its threads end by
-    themselves when nobody refers to it any more and everything asked is answered.
+    At most `runs` are going on at a time, each in a thread with its share of the faces that wait, at most
+    `max_batch`. Every request gets an equal part of it, so that many crops of one do not hold up single ones.
+    Its threads end by themselves when nobody refers to it any more and everything asked is answered.
     """
 
     def __init__(
@@ -49,37 +52,39 @@ class Batcher:
         max_waiting: int = MAX_WAITING_FACES,
     ) -> None:
         self._run = run
+        self._runs = runs
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._free = runs
         self._waiting: deque[_Asked] = deque()
+        self._waiting_faces = 0
         self._lock = threading.Lock()
         # An executor ends its threads when it is collected, and no thread of it refers to us between runs.
         self._threads = ThreadPoolExecutor(runs, thread_name_prefix="network")
 
-    def submit(self, faces: GreyCrops) -> Future[Predictions]:
+    def submit(self, faces: GreyCrops) -> asyncio.Future[Predictions]:
         """Return the coming answer to one or more faces; it raises what `run` raises on them.
 
-        Cancelling it before its first run takes it out of the queue. Raises `ServiceUnavailable` where too
-        many faces wait already.
+        Called on the event loop that waits for it. Cancelling it before its first run takes it out of the
+        queue. Raises `ServiceUnavailable` where too many faces wait already.
         """
-        asked = _Asked(faces)
+        asked = _Asked(faces, asyncio.get_running_loop())
         with self._lock:
-            waiting = sum(before.left for before in self._waiting)
-            if waiting >= self._max_waiting:
+            if self._waiting_faces >= self._max_waiting:
                 raise ServiceUnavailable(
-                    f"the network has {waiting:,} faces to judge already; ask again later"
+                    f"the network has {self._waiting_faces:,} faces to judge already; ask again later"
                 )
             self._waiting.append(asked)
-            starts = self._free > 0
+            self._waiting_faces += asked.left
+            starts = min(self._free, len(faces))
             self._free -= starts
-        if starts:
+        for _ in range(starts):
             self._threads.submit(self._work)
         return asked.answer
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            self._answer(batch)
+            _deliver(self._answered(batch))
 
     def _next_batch(self) -> list[_Part]:
         with self._lock:
@@ -89,7 +94,8 @@ class Batcher:
             return batch
 
     def _take(self) -> list[_Part]:
-        room = self._max_batch
+        # No more than leaves as much for each other place: one that finds nothing is a core that idles.
+        room = min(self._max_batch, -(-self._waiting_faces // self._runs))
         batch: list[_Part] = []
         # An equal share to each first; then what that left, to whoever has more, in the order they came.
         for share in (max(1, room // max(1, len(self._waiting))), room):
@@ -97,30 +103,52 @@ class Batcher:
                 if room == 0:
                     return batch
                 asked = self._waiting.popleft()
-                if not asked.begins():
+                if asked.answer.done():  # given up, or failed
+                    self._waiting_faces -= asked.left
                     continue
                 part = asked.take(min(share, room))
                 batch.append(part)
                 room -= len(part.faces)
+                self._waiting_faces -= len(part.faces)
                 if asked.left:
                     self._waiting.append(asked)
         return batch
 
-    def _answer(self, batch: list[_Part]) -> None:
+    def _answered(self, batch: list[_Part]) -> list[tuple[_Asked, Predictions | Exception]]:
+        """Run the network; return the requests that have their whole answer, or a failure, with it."""
         try:
             judged = self._run(_joined([part.faces for part in batch]))
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
             if len(batch) == 1:
-                batch[0].asked.fail(error)
-                return
-            for part in batch:  # each alone, so that only the one at fault meets it
-                self._answer([part])
-            return
+                return [(batch[0].asked, error)]
+            # Each alone, so that only the one at fault meets it.
+            return [ended for part in batch for ended in self._answered([part])]
+        ended: list[tuple[_Asked, Predictions | Exception]] = []
         start = 0
         for part in batch:
             stop = start + len(part.faces)
-            part.asked.deliver(part.start, judged[start:stop])
+            answer = part.asked.add(part.start, judged[start:stop])
+            if answer is not None:
+                ended.append((part.asked, answer))
             start = stop
+        return ended
+
+
+def _deliver(ended: list[tuple[_Asked, Predictions | Exception]]) -> None:
+    # Once for all that one loop waits for: waking it costs more than a face's share of anything else here.
+    for loop, of_loop in groupby(ended, key=lambda one: one[0].answer.get_loop()):
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(_end, list(of_loop))
+
+
+def _end(ended: list[tuple[_Asked, Predictions | Exception]]) -> None:
+    for asked, answer in ended:
+        if asked.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            asked.answer.set_exception(answer)
+        else:
+            asked.answer.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +164,8 @@ class _Part:
 class _Asked:
     """One request: which of its faces still have to run, and what is known of the others."""
 
-    def __init__(self, faces: GreyCrops) -> None:
-        self.answer: Future[Predictions] = Future()
+    def __init__(self, faces: GreyCrops, loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[Predictions] = loop.create_future()
         self._faces = faces
         self._taken = 0
         self._known: dict[int, Predictions] = {}
@@ -148,31 +176,23 @@ class _Asked:
         """Faces that are in no run yet."""
         return len(self._faces) - self._taken
 
-    def begins(self) -> bool:
-        """Whether the answer is still wanted; from the first time on it cannot be cancelled any more."""
-        if self._taken:
-            return not self.answer.done()
-        return self.answer.set_running_or_notify_cancel()
-
     def take(self, most: int) -> _Part:
         """Return the next faces, `most` or as many as are left."""
         start, self._taken = self._taken, min(self._taken + most, len(self._faces))
         return _Part(self, start, self._faces[start : self._taken])
 
-    def deliver(self, start: int, judged: Predictions) -> None:
-        """Note the answer on some faces; parts of one request may come from several threads."""
+    def add(self, start: int, judged: Predictions) -> Predictions | None:
+        """Note the answer on some faces, and return that on all once it is whole.
+
+        Parts of one request may come from several threads.
+        """
+        if len(judged) == len(self._faces):
+            return judged
         with self._lock:
             self._known[start] = judged
-            complete = sum(map(len, self._known.values())) == len(self._faces)
-        if complete:
-            parts = [self._known[first] for first in sorted(self._known)]
-            self.answer.set_result(Predictions.concatenate(parts) if len(parts) > 1 else judged)
-
-    def fail(self, error: Exception) -> None:
-        """End the request with an error, unless it has ended with one already."""
-        with self._lock:
-            if not self.answer.done():
-                self.answer.set_exception(error)
+            if sum(map(len, self._known.values())) < len(self._faces):
+                return None
+        return Predictions.concatenate([self._known[first] for first in sorted(self._known)])
 
 
 def _joined(faces: list[GreyCrops]) -> GreyCrops:

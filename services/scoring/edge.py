@@ -1,7 +1,7 @@
 """The outermost layer: whatever the service is asked comes in and goes out here.
 
-BentoML's own middleware lies below it, so that its answers (and its faults) get the same headers, the same
-id and the same line in the log as ours, and so that nobody reaches a route that we did not mean to open.
+BentoML's application lies below it beside ours, so that its answers (and its faults) get the same headers,
+the same id and the same line in the log, and so that nobody reaches a route of its that we did not open.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import re
 import time
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders, State
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, State
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -28,41 +29,44 @@ from services.scoring.problems import BadRequest, NotAllowed, NotFound, answer
 BENTOML_ROUTES: Final = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
 """What is open of BentoML's own; its page and its schema describe a service without routes."""
 _RECORD: Final = "maskfer.record"
-_PATH: Final = "maskfer.path"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET: Final = BENTOML_ROUTES
 """Asked every few seconds by machines: logged at DEBUG."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Cache-Control": "no-store",
-}
+_Header = tuple[bytes, bytes]
+_HEADERS: Final = tuple(
+    (name.lower().encode(), value.encode())
+    for name, value in {
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+        "Cache-Control": "no-store",
+    }.items()
+)
 """For every answer that does not say otherwise, as the page does of the policy."""
 
 _log: Final = logging.getLogger("maskfer.scoring")
 
 
-def surround(app: ASGIApp, *, routes: Iterable[BaseRoute], state: State, settings: Settings) -> ASGIApp:
-    """Return `app`, BentoML's, behind everything that every request passes.
+def surround(bentoml: ASGIApp, app: Starlette, settings: Settings) -> ASGIApp:
+    """Return `app`, ours, and what is open of BentoML's behind everything that every request passes.
 
-    `routes` are our own; besides them only `BENTOML_ROUTES` are reachable.
+    A request for `app` does not pass through BentoML's: its layers count and time each request a second time.
     """
-    app = Gate(app, settings)
+    gate: ASGIApp = Gate(bentoml, app, settings)
     if settings.cors_origins:
-        app = CORSMiddleware(
-            app,
+        gate = CORSMiddleware(
+            gate,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "X-Model-Version", "Retry-After"],
         )
-    return Observed(AnswerHeaders(app, state), RouteNames(routes))
+    return Observed(gate, RouteNames(app.routes), app.state)
 
 
 class RouteNames:
@@ -92,30 +96,38 @@ class RouteNames:
 
 
 class Observed:
-    """ASGI middleware: a request gets its id, and once it is answered its line in the log and its counts."""
+    """ASGI middleware: gives a request its id, its answer the common headers, and notes it when it ends.
 
-    def __init__(self, app: ASGIApp, names: RouteNames) -> None:
+    Every answer names the model that gave it; one that needed none, the present model.
+    """
+
+    def __init__(self, app: ASGIApp, names: RouteNames, state: State) -> None:
         self.app = app
         self._names = names
+        self._state = state
+        self._announced: object = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request whatever happens below."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        self._announce()
         record = RequestRecord(
             request_id(Headers(scope=scope).get("x-request-id")), route=self._names.of(scope)
         )
         begin_request(record)
         scope[_RECORD] = record
+        of_request: dict[str, Any] = scope.setdefault("state", {})
         status, model = 0, None
 
         async def noting(message: Message) -> None:
             nonlocal status, model
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                status, model = message["status"], headers.get("x-model-version")
-                headers["X-Request-ID"] = record.id
+                status = message["status"]
+                scorer = of_request.get("scorer") or getattr(self._state, "scorer", None)
+                model = None if scorer is None else scorer.model.version
+                message["headers"] = _completed(message["headers"], record.id, model)
             elif message["type"] == "websocket.accept":
                 status = HTTPStatus.SWITCHING_PROTOCOLS.value
             elif message["type"] == "websocket.close" and not status:
@@ -134,6 +146,22 @@ class Observed:
         finally:
             # Nothing sent and no fault: the client hung up; 499 is nginx's number for that.
             _finish(scope, status or 499, model, seconds=time.perf_counter() - started_s)
+
+    def _announce(self) -> None:
+        scorer = getattr(self._state, "scorer", None)
+        if scorer is not None and scorer is not self._announced:
+            self._announced = scorer  # the model was loaded, or swapped
+            scorer.watch.begin()
+
+
+def _completed(given: Iterable[_Header], request: str, model: str | None) -> list[_Header]:
+    headers = list(given)
+    names = {name.lower() for name, _ in headers}
+    headers += [pair for pair in _HEADERS if pair[0] not in names]
+    headers.append((b"x-request-id", request.encode("latin-1")))
+    if model is not None:
+        headers.append((b"x-model-version", model.encode("latin-1")))
+    return headers
 
 
 async def answering_faults(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,63 +204,31 @@ def _finish(scope: Scope, status: int, model: str | None, *, seconds: float) -> 
         _log.log(level, "answered", extra={"fields": fields})
 
 
-class AnswerHeaders:
-    """ASGI middleware: what every answer says, errors included."""
-
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self.app = app
-        self._state = state
-        self._announced: object = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and add what its answer lacks."""
-        scorer = getattr(self._state, "scorer", None)
-        if scorer is not None and scorer is not self._announced:
-            self._announced = scorer  # the model was loaded, or swapped
-            scorer.watch.begin()
-
-        async def adding(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                scorer = getattr(self._state, "scorer", None)
-                if scorer is not None:
-                    headers.setdefault("X-Model-Version", scorer.model.version)
-                for name in ("Server", "X-BentoML-Request-ID"):
-                    if name in headers:
-                        del headers[name]
-            await send(message)
-
-        await self.app(scope, receive, adding if scope["type"] == "http" else send)
-
-
 class Gate:
-    """ASGI middleware: lets through what the service has and the client may ask."""
+    """ASGI middleware: lets through what the service has and the client may ask, to BentoML's or to ours."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, bentoml: ASGIApp, app: ASGIApp, settings: Settings) -> None:
+        self._bentoml = bentoml
         self.app = app
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request or pass it on."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+            await self._bentoml(scope, receive, send)
             return
         route = scope[_RECORD].route
-        headers = Headers(scope=scope)
         if scope["type"] == "websocket":
             # Its token comes with the first message, a page cannot set the header of a WebSocket; which pages
             # may open one, the endpoint decides.
             if route is None:
                 await send({"type": "websocket.close", "code": 1008})
                 return
-        elif (refusal := self._refusal(scope, route, headers)) is not None:
+        elif (refusal := self._refusal(scope, route, Headers(scope=scope))) is not None:
             await refusal(scope, receive, send)
             return
-        # BentoML labels its metrics and traces with the path: with every path that anybody tries, and every
-        # session's, they would grow for ever. It gets the route's template; `Floor` turns it back.
-        await self.app({**scope, "path": route, _PATH: scope["path"]}, receive, send)
+        # BentoML labels its metrics with the path: these alone, and never one that anybody made up.
+        await (self._bentoml if route in BENTOML_ROUTES else self.app)(scope, receive, send)
 
     def _refusal(self, scope: Scope, route: str | None, headers: Headers) -> Response | None:
         if "transfer-encoding" in headers and "content-length" in headers:
@@ -251,7 +247,7 @@ class Gate:
 
 
 class Floor:
-    """ASGI middleware below BentoML's: gives the request its path back, and answers faults.
+    """ASGI middleware below BentoML's, so that its own pages fail as ours do.
 
     BentoML's timer does not see that what it waits for has failed: it would wait on, and lose the fault.
     """
@@ -260,7 +256,5 @@ class Floor:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on under the path it came with."""
-        if _PATH in scope:
-            scope = {**scope, "path": scope[_PATH]}
+        """Pass the request on."""
         await answering_faults(self.app, scope, receive, send)

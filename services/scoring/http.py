@@ -14,13 +14,12 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders, State, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskfer.config import Settings
 from maskfer.errors import MaskferError
@@ -135,29 +134,3 @@ async def _answer_http_error(_request: Request, error: Exception) -> Response:
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # the client hung up; nginx's number for the access log
-
-
-class ModelHeaders:
-    """ASGI middleware: every answer names the model that gave it; one that needed none, the present model."""
-
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self.app = app
-        self._state = state
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and add the headers to its answer."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        of_request: dict[str, Any] = scope.setdefault("state", {})
-
-        async def naming(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                scorer: Scorer | None = of_request.get("scorer") or getattr(self._state, "scorer", None)
-                if scorer is not None:
-                    headers["X-Model-Version"] = scorer.model.version
-            await send(message)
-
-        await self.app(scope, receive, naming)

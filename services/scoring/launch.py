@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import socket
@@ -22,6 +23,7 @@ from services.scoring.batching import cores
 
 _START_S: Final = 120.0
 _END_S: Final = 30.0
+_PORT_S: Final = 3.0
 
 
 def serve(settings: Settings, *, model: str | None, host: str, port: int, workers: int) -> NoReturn:
@@ -52,17 +54,26 @@ def serve(settings: Settings, *, model: str | None, host: str, port: int, worker
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise `ServiceUnavailable` where the service could not listen."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ServiceUnavailable(
-            f"serve: cannot listen on {host} port {port}: {reason}; give another --host or --port"
-        ) from error
+    """Raise `ServiceUnavailable` where the service could not listen.
+
+    Waits a little for a port that is taken: the processes of a server that was killed end a moment after it.
+    """
+    deadline_s = time.monotonic() + _PORT_S
+    while True:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                return
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline_s:
+                time.sleep(0.1)
+                continue
+            reason = error.strerror or str(error)
+            raise ServiceUnavailable(
+                f"serve: cannot listen on {host} port {port}: {reason}; give another --host or --port"
+            ) from error
 
 
 @contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import traceback
-import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+import orjson
 
 from maskfer.config import Settings
 
@@ -49,7 +51,7 @@ def request_id(given: str | None) -> str:
     """Return the id that a client gave, where it is one that a log can bear, or a new one."""
     if given is not None and _SANE_ID.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def configure(settings: Settings) -> None:
@@ -58,6 +60,8 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_name_request)
     handler.setFormatter(_TextLines() if as_text else _JsonLines())
+    # No line of ours says these, and they are asked for at every record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -93,7 +97,10 @@ class _JsonLines(logging.Formatter):
         line |= getattr(record, _OURS, {})
         if record.exc_info:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line, default=str)
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # half a character, which a client's text may hold
+            return json.dumps(line, default=str)
 
 
 class _TextLines(logging.Formatter):

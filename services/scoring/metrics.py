@@ -64,7 +64,7 @@ class _Metrics:
         )
         self.model_seconds = Histogram(
             "maskfer_model_seconds",
-            "From asking the network for the faces of a request to its answer.",
+            "One run of the network, on the faces of one or more requests.",
             registry=own,
             buckets=_SECONDS,
         )
@@ -177,7 +177,7 @@ def refused(reason: Refusal) -> None:
 
 
 def judged(answers: Predictions, *, classes: Sequence[str], seconds: float) -> None:
-    """Count the faces of one call of the network."""
+    """Count the faces of one run of the network."""
     metrics = _metrics()
     metrics.model_seconds.observe(seconds)
     expressions, masked = answers.expression.argmax(axis=1).tolist(), (answers.masked >= 0.5).tolist()

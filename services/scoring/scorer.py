@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskfer.faces.face import Detection, FaceDetector, Image
 from maskfer.golden import checked_analyzer
-from maskfer.inference import Crops, FaceReading, GreyCrops, Predictions
+from maskfer.inference import Analyzer, Crops, FaceReading, GreyCrops, Predictions
 from services.model import ServedModel
 from services.scoring.batching import Batcher, cores
+from services.scoring.logs import count_faces
 from services.scoring.pictures import decode_crops, decode_picture
 from services.scoring.watch import Watch
 
@@ -55,8 +54,7 @@ class Scorer:
         self.watch = Watch(model)
         # Several runs at a time with one thread each: one run with several threads answers fewer faces.
         self._analyzer = checked_analyzer(model.release, detector)
-        self._batcher = Batcher(self._analyzer.predict, runs=runs or cores())
-        self._shadow = shadow
+        self._batcher = Batcher(_Network(model, self._analyzer, self.watch, shadow), runs=runs or cores())
         self._max_pixels = max_pixels
         self._max_crops = max_crops
 
@@ -80,10 +78,12 @@ class Scorer:
         Every answer of the service comes through here. Raises `InputError` where they are no crops of the
         release's size.
         """
-        started_s = time.perf_counter()
         faces = self._analyzer.grey(crops)
-        answers = await asyncio.wrap_future(self._submit(faces))
-        return self._noted(faces, answers, started_s=started_s)
+        if len(faces) == 0:
+            return self._analyzer.predict(faces)
+        answers = await self._batcher.submit(faces)
+        count_faces(len(answers))
+        return answers
 
     def predictions(self, judged: Predictions) -> dict[str, Any]:
         """Return the answer to crops."""
@@ -108,23 +108,28 @@ class Scorer:
             "faces": [_face(reading) for reading in self._analyzer.readings(found.detections, judged)],
         }
 
-    def _submit(self, faces: GreyCrops) -> Future[Predictions]:
-        if len(faces):
-            return self._batcher.submit(faces)
-        nothing: Future[Predictions] = Future()
-        nothing.set_result(self._analyzer.predict(faces))
-        return nothing
-
-    def _noted(self, faces: GreyCrops, answers: Predictions, *, started_s: float) -> Predictions:
-        # Not in the network's threads: it is counted and logged as the request's own.
-        self.watch.note(faces, answers, seconds=time.perf_counter() - started_s)
-        if self._shadow is not None:
-            self._shadow.offer(self.model, self._analyzer, faces, answers)
-        return answers
-
     def identity(self) -> dict[str, str]:
         """Return what the service calls its model: name, version, sha256."""
         return {"name": self.model.name, "version": self.model.version, "sha256": self.model.sha256}
+
+
+class _Network:
+    """The network, and what is noted of each run; refers to no scorer, which its threads would keep."""
+
+    def __init__(self, model: ServedModel, analyzer: Analyzer, watch: Watch, shadow: Shadow | None) -> None:
+        self._model = model
+        self._analyzer = analyzer
+        self._watch = watch
+        self._shadow = shadow
+
+    def __call__(self, faces: GreyCrops) -> Predictions:
+        """Judge faces of one or more requests."""
+        started_s = time.perf_counter()
+        answers = self._analyzer.predict(faces)
+        self._watch.note(faces, answers, seconds=time.perf_counter() - started_s)
+        if self._shadow is not None:
+            self._shadow.offer(self._model, self._analyzer, faces, answers)
+        return answers
 
 
 def _face(reading: FaceReading) -> dict[str, Any]:

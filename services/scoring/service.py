@@ -18,7 +18,7 @@ from maskfer.config import Settings
 from services.model import ServedModel, load_model
 from services.scoring import connections, edge, logs
 from services.scoring.hosting import follow_challenger, follow_champion
-from services.scoring.http import ModelHeaders, create_app, open_app
+from services.scoring.http import create_app, open_app
 from services.scoring.scorer import Scorer
 from services.scoring.shadow import Shadow
 from services.scoring.shadow_records import ShadowRecords
@@ -35,13 +35,9 @@ class _Surrounded(Service[Any]):  # type: ignore[misc]
         settings = Settings.load()
         logs.configure(settings)
         connections.guard(settings)
-        # Ours comes first and answers as the other errors do. Not much later: BentoML keeps a timer for each
-        # request until it ends, and thousands of them are felt at p99.
-        self.config["traffic"] = {"timeout": settings.request_timeout_s + 2}
-        return edge.surround(super().to_asgi(is_main), routes=app.routes, state=app.state, settings=settings)
+        return edge.surround(super().to_asgi(is_main), app, settings)
 
 
-@bentoml.asgi_app(app, path="/")
 class _Scoring:
     """Judges faces over HTTP with the champion, or the model that `MASKFER_SCORING_MODEL` names."""
 
@@ -96,7 +92,6 @@ Scoring = _Surrounded(
 )
 """What `bentoml serve` looks for."""
 Scoring.add_asgi_middleware(edge.Floor)
-Scoring.add_asgi_middleware(ModelHeaders, state=app.state)
 
 
 def _end_with_parent() -> None:
@@ -105,7 +100,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1.0)
+            time.sleep(0.25)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,7 +1,7 @@
 """Lets a challenger answer what the served model answered, beside the requests, and counts how they agree.
 
-A request only puts its crops into a bounded queue; what does not fit is counted and forgotten. One thread
-asks the challenger and adds the sums to `ShadowRecords` about once a second.
+A run of the network only puts its crops into a bounded queue; what does not fit is counted and forgotten. One
+thread asks the challenger and adds the sums to `ShadowRecords` about once a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log: Final = logging.getLogger("maskfer.scoring.models")
 MAX_WAITING_FACES: Final = 1024
 """Faces in the queue: 9 MB of grey crops, 28 MB of colour ones."""
 _TIMED_EVERY: Final = 8
-"""Of so many requests, the served model is asked once more about the faces of one, for a fair time."""
+"""Of so many runs, the served model is asked once more about the faces of one, for a fair time."""
 _WRITE_EVERY_S: Final = 1.0
 
 
@@ -74,7 +74,7 @@ class Shadow:
             return
         pair = Pair(_named(model), _named(challenger.model))
         with self._changed:
-            # A request larger than the whole queue is taken where nothing waits.
+            # More than the whole queue holds is taken where nothing waits.
             if self._jobs and self._waiting_faces + len(crops) > self._max_waiting:
                 self._unwritten[pair].work.dropped += len(crops)
                 metrics.shadowed("dropped", len(crops))

@@ -1,4 +1,4 @@
-"""What is noted of every call of a model: counts, latency, confidence, drift."""
+"""What is noted of every run of a model: counts, latency, confidence, drift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from maskfer.inference import Crops, Predictions
 from services.model import ServedModel
 from services.scoring import metrics
 from services.scoring.drift import DriftWindow
-from services.scoring.logs import count_faces
 
 _log: Final = logging.getLogger("maskfer.scoring")
 
@@ -43,10 +42,7 @@ class Watch:
         )
 
     def note(self, crops: Crops, answers: Predictions, *, seconds: float) -> None:
-        """Note one call of the network."""
-        if len(answers) == 0:
-            return
-        count_faces(len(answers))
+        """Note one run of the network, on faces of one or more requests."""
         metrics.judged(answers, classes=self._classes, seconds=seconds)
         if self._window is None:
             return

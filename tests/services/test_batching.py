@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Awaitable
 
 import numpy as np
 import pytest
@@ -53,14 +54,22 @@ class _Network:
         return Predictions(marks[:, None], marks, marks[:, None], marks[:, None, None])
 
 
-def _marks(answer: Future[Predictions]) -> list[int]:
-    judged = answer.result(_WAIT_S)
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def _marks(answer: Awaitable[Predictions]) -> list[int]:
+    judged = await asyncio.wait_for(answer, _WAIT_S)
     for part in (judged.expression, judged.orientation, judged.heatmap):
         assert part.reshape(-1).tolist() == judged.masked.tolist()
     return [int(mark) for mark in judged.masked]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     requests=st.lists(st.lists(st.integers(0, _POISON), min_size=1, max_size=20), min_size=1, max_size=12),
     runs=st.integers(1, 3),
@@ -70,21 +79,23 @@ def test_each_request_has_the_answers_to_its_faces_in_order_and_only_its_own_fai
     requests: list[list[int]], runs: int, max_batch: int
 ) -> None:
     network = _Network()
-    batcher = Batcher(network, runs=runs, max_batch=max_batch)
-    with ThreadPoolExecutor(len(requests)) as clients:
-        answers = list(clients.map(lambda marks: batcher.submit(_faces(*marks)), requests))
-    wait(answers, _WAIT_S)
 
-    for marks, answer in zip(requests, answers, strict=True):
+    async def ask() -> list[Predictions | BaseException]:
+        batcher = Batcher(network, runs=runs, max_batch=max_batch)
+        answers = [batcher.submit(_faces(*marks)) for marks in requests]
+        return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), _WAIT_S)
+
+    for marks, answer in zip(requests, asyncio.run(ask()), strict=True):
         if _POISON in marks:
-            assert isinstance(answer.exception(_WAIT_S), FloatingPointError)
+            assert isinstance(answer, FloatingPointError)
         else:
-            assert _marks(answer) == marks
+            assert isinstance(answer, Predictions)
+            assert answer.masked.tolist() == marks
     assert max(network.sizes) <= max_batch
     assert network.most_at_once <= runs
 
 
-def test_what_comes_while_the_network_runs_goes_into_it_together() -> None:
+async def test_what_comes_while_the_network_runs_goes_into_it_together() -> None:
     network = _Network(open_=False)
     batcher = Batcher(network, runs=1, max_batch=16)
     first = batcher.submit(_faces(0))
@@ -92,42 +103,65 @@ def test_what_comes_while_the_network_runs_goes_into_it_together() -> None:
     others = [batcher.submit(_faces(mark, mark + 100)) for mark in range(1, 9)]
     network.gate.set()
 
-    assert _marks(first) == [0]
-    assert [_marks(answer) for answer in others] == [[mark, mark + 100] for mark in range(1, 9)]
+    assert await _marks(first) == [0]
+    assert [await _marks(answer) for answer in others] == [[mark, mark + 100] for mark in range(1, 9)]
     assert network.sizes == [1, 16]
 
 
-def test_a_request_of_a_thousand_faces_does_not_hold_up_single_ones() -> None:
+async def test_a_request_of_a_thousand_faces_does_not_hold_up_single_ones() -> None:
     network = _Network(open_=False)
     batcher = Batcher(network, runs=1, max_batch=16)
     large = batcher.submit(_faces(*[1] * 1000))
     assert network.entered.acquire(timeout=_WAIT_S)
-    runs_until_answered = []
     singles = [batcher.submit(_faces(mark)) for mark in range(10)]
-    for answer in singles:
-        answer.add_done_callback(lambda _: runs_until_answered.append(len(network.sizes)))
+    order = []
+    for answer in (large, *singles):
+        answer.add_done_callback(order.append)
     network.gate.set()
 
-    assert [_marks(answer) for answer in singles] == [[mark] for mark in range(10)]
-    assert runs_until_answered == [2] * 10
-    assert _marks(large) == [1] * 1000
+    assert [await _marks(answer) for answer in singles] == [[mark] for mark in range(10)]
+    assert await _marks(large) == [1] * 1000
+    assert order == [*singles, large]
+    # The first run took 16 of the large one alone; the second an equal share of it and every single one.
+    assert network.sizes[:3] == [16, 16, 16]
     assert sum(network.sizes) == 1010
 
 
-def test_a_request_that_nobody_waits_for_any_more_is_not_run() -> None:
+async def test_a_request_that_nobody_waits_for_any_more_is_not_run() -> None:
     network = _Network(open_=False)
-    batcher = Batcher(network, runs=1, max_batch=16)
+    batcher = Batcher(network, runs=1, max_batch=16, max_waiting=4)
     first = batcher.submit(_faces(0))
     assert network.entered.acquire(timeout=_WAIT_S)
     given_up, kept = batcher.submit(_faces(1, 1, 1)), batcher.submit(_faces(2))
     assert given_up.cancel()
     network.gate.set()
 
-    assert (_marks(first), _marks(kept)) == ([0], [2])
+    assert (await _marks(first), await _marks(kept)) == ([0], [2])
     assert network.sizes == [1, 1]
+    # Its faces do not count as waiting any more.
+    assert network.entered.acquire(timeout=_WAIT_S)
+    network.gate.clear()
+    at_work = batcher.submit(_faces(3))
+    assert network.entered.acquire(timeout=_WAIT_S)
+    waiting = [batcher.submit(_faces(mark)) for mark in range(4, 8)]
+    network.gate.set()
+    assert [await _marks(answer) for answer in (at_work, *waiting)] == [[mark] for mark in range(3, 8)]
 
 
-def test_its_threads_end_when_nobody_refers_to_it_and_all_is_answered() -> None:
+async def test_a_request_given_up_while_it_runs_disturbs_no_other() -> None:
+    network = _Network(open_=False)
+    batcher = Batcher(network, runs=1, max_batch=2)
+    given_up = batcher.submit(_faces(1, 1, 1, 1))
+    assert network.entered.acquire(timeout=_WAIT_S)
+    assert given_up.cancel()
+    kept = batcher.submit(_faces(2))
+    network.gate.set()
+
+    assert await _marks(kept) == [2]
+    assert network.sizes == [2, 1]
+
+
+async def test_its_threads_end_when_nobody_refers_to_it_and_all_is_answered() -> None:
     before = set(threading.enumerate())
     network = _Network(open_=False)
     batcher = Batcher(network, runs=2, max_batch=2)
@@ -138,7 +172,7 @@ def test_its_threads_end_when_nobody_refers_to_it_and_all_is_answered() -> None:
     del batcher
     network.gate.set()
 
-    assert [_marks(answer) for answer in answers] == [[mark, mark] for mark in range(6)]
+    assert [await _marks(answer) for answer in answers] == [[mark, mark] for mark in range(6)]
     gc.disable()  # it has to go without the collector, which the service has calmed
     try:
         for thread in started:
@@ -149,7 +183,7 @@ def test_its_threads_end_when_nobody_refers_to_it_and_all_is_answered() -> None:
         gc.enable()
 
 
-def test_a_request_that_finds_a_free_place_does_not_wait_for_others() -> None:
+async def test_a_request_that_finds_a_free_place_does_not_wait_for_others() -> None:
     network = _Network(open_=False)
     batcher = Batcher(network, runs=2, max_batch=16)
     answers = []
@@ -158,11 +192,24 @@ def test_a_request_that_finds_a_free_place_does_not_wait_for_others() -> None:
         assert network.entered.acquire(timeout=_WAIT_S)
     network.gate.set()
 
-    assert [_marks(answer) for answer in answers] == [[0], [1]]
+    assert [await _marks(answer) for answer in answers] == [[0], [1]]
     assert network.sizes == [1, 1]
 
 
-def test_a_broken_network_fails_every_request_and_the_next_is_tried_again() -> None:
+async def test_a_request_of_many_faces_takes_every_free_place_and_no_place_takes_all() -> None:
+    network = _Network(open_=False)
+    batcher = Batcher(network, runs=2, max_batch=16)
+    answer = batcher.submit(_faces(*range(16)))
+    for _ in range(2):
+        assert network.entered.acquire(timeout=_WAIT_S)
+    assert sorted(network.sizes) == [4, 8]  # half of what waits, then half of the rest
+    network.gate.set()
+
+    assert await _marks(answer) == list(range(16))
+    assert network.most_at_once == 2
+
+
+async def test_a_broken_network_fails_every_request_and_the_next_is_tried_again() -> None:
     network = _Network(open_=False)
     batcher = Batcher(network, runs=1, max_batch=4)
     broken = [batcher.submit(_faces(_POISON)), batcher.submit(_faces(_POISON, _POISON))]
@@ -170,11 +217,11 @@ def test_a_broken_network_fails_every_request_and_the_next_is_tried_again() -> N
 
     for answer in broken:
         with pytest.raises(FloatingPointError, match="poisoned"):
-            answer.result(_WAIT_S)
-    assert _marks(batcher.submit(_faces(3))) == [3]
+            await _marks(answer)
+    assert await _marks(batcher.submit(_faces(3))) == [3]
 
 
-def test_more_than_can_be_answered_in_time_is_refused_and_what_was_accepted_is_answered() -> None:
+async def test_more_than_can_be_answered_in_time_is_refused_and_what_was_accepted_is_answered() -> None:
     network = _Network(open_=False)
     batcher = Batcher(network, runs=1, max_waiting=4)
     at_work = batcher.submit(_faces(1))
@@ -184,6 +231,22 @@ def test_more_than_can_be_answered_in_time_is_refused_and_what_was_accepted_is_a
         batcher.submit(_faces(6))
     network.gate.set()
 
-    assert _marks(at_work) == [1]
-    assert _marks(waiting) == [2, 3, 4, 5]
-    assert _marks(batcher.submit(_faces(7))) == [7]
+    assert await _marks(at_work) == [1]
+    assert await _marks(waiting) == [2, 3, 4, 5]
+    assert await _marks(batcher.submit(_faces(7))) == [7]
+
+
+def test_a_loop_that_is_gone_leaves_the_batcher_serving_the_next() -> None:
+    network = _Network(open_=False)
+    batcher = Batcher(network, runs=1)
+
+    async def leave() -> None:
+        batcher.submit(_faces(1))
+        assert network.entered.acquire(timeout=_WAIT_S)
+
+    async def stay() -> list[int]:
+        return await _marks(batcher.submit(_faces(2)))
+
+    asyncio.run(leave())
+    network.gate.set()
+    assert asyncio.run(stay()) == [2]

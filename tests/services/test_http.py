@@ -6,9 +6,11 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from starlette.applications import Starlette
 
 from maskfer.config import Settings
-from services.scoring.http import ModelHeaders, create_app, open_app
+from services.scoring.edge import surround
+from services.scoring.http import create_app, open_app
 from tests.known import KnownFaces
 from tests.services.conftest import scorer_of, served
 
@@ -30,7 +32,7 @@ async def test_an_answer_names_the_model_that_gave_it_where_it_is_replaced_meanw
 
     open_app(app, scorer_of(first, then=replace), Settings())
     picture = cv2.imencode(".png", np.full((96, 96, 3), 127, np.uint8))[1].tobytes()
-    transport = httpx.ASGITransport(app=ModelHeaders(app, app.state))
+    transport = httpx.ASGITransport(app=surround(Starlette(), app, Settings()))
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         answers = [await client.post("/analyze", content=picture) for _ in range(2)]
         wrong = await client.post("/analyze", content=b"no picture")

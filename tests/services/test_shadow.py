@@ -94,7 +94,8 @@ def test_what_the_scorer_answers_is_compared_beside_it(
             for what in ("agreement", "difference"):
                 assert shown[name][part][what] == pytest.approx(once.to_json()[part][what], abs=1e-6)
     work = report.tally.work
-    assert (work.dropped, work.failed, work.timed_faces) == (0, 0, 40)
+    assert (work.dropped, work.failed) == (0, 0)
+    assert 0 < work.timed_faces < 200, "of so many runs only one"
     assert work.champion_s > 0
     assert work.challenger_s > 0
 
@@ -125,20 +126,25 @@ def test_nothing_is_compared_with_itself_or_without_a_face(champion: Release, tm
     assert records.reports() == []
 
 
-def test_what_does_not_fit_the_queue_is_counted_and_the_answer_is_not_held_up(
+def test_what_does_not_fit_the_queue_is_counted_and_the_offer_returns_at_once(
     champion: Release, other: Release, tmp_path: Path
 ) -> None:
     records = ShadowRecords(tmp_path)
     shadow = Shadow(records, max_waiting_faces=10)
     shadow.challenger = challenger(other)
-    scorer = scorer_of(served(champion), shadow=shadow)
+    analyzer = Analyzer(champion)
+
+    def offer(count: int) -> None:
+        crops = crops_of(count, seed=count)
+        shadow.offer(served(champion), analyzer, crops, analyzer.predict(crops))
+
     dropped = _faces("dropped")
     for count in (6, 4, 3, 20):  # nobody takes anything out yet
-        assert len(judge(scorer, crops_of(count, seed=count))) == count
+        offer(count)
     shadow.start()
     report = reports_when(records, lambda report: report.tally.whole.faces == 10)
     assert report.tally.work.dropped == _faces("dropped") - dropped == 23
-    judge(scorer, crops_of(20, seed=5))  # larger than the queue, but nothing waits
+    offer(20)  # larger than the queue, but nothing waits
     reports_when(records, lambda report: report.tally.whole.faces == 30)
 
 
