@@ -43,7 +43,7 @@ def load_model(reference: str | None, settings: Settings) -> ServedModel:
     Raises `ReleaseError` where the folder cannot be trusted, `RegistryError` where the registry has no such
     model or does not answer.
     """
-    if reference is not None and "@" not in reference:
+    if reference is not None and releases.is_folder(reference):
         release = releases.read(Path(reference))
         return ServedModel(release, release.metadata.name, release.sha256[:12], registered=False)
     from maskfer.registry import CHAMPION, Registry
@@ -63,7 +63,7 @@ def followed_alias(reference: str | None, settings: Settings) -> str | None:
 
     if reference is None:
         return f"{settings.model_name}@{CHAMPION}"
-    if "@" not in reference:
+    if releases.is_folder(reference):
         return None
     wanted = Reference.parse(reference, default_name=settings.model_name)
     return str(wanted) if wanted.alias is not None else None

@@ -139,3 +139,16 @@ def test_a_judged_release_carries_its_figures_and_keeps_everything_else(
     assert {"plots/loss.png", "plots/slices.png"} <= set(judged.files)
     assert judged.files["golden/faces.npy"] == release.files["golden/faces.npy"]
     assert judged.sha256 != release.sha256
+
+
+@pytest.mark.parametrize(
+    ("reference", "folder"),
+    [
+        ("maskfer@champion", False),
+        ("maskfer@3", False),
+        ("runs/release", True),
+        ("/home/me@corp/release", True),
+    ],
+)
+def test_a_reference_is_a_folder_or_a_registered_name(reference: str, folder: bool) -> None:
+    assert releases.is_folder(reference) is folder

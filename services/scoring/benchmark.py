@@ -170,7 +170,7 @@ def _row(
         p99_ms=p99,
         plain_faces_per_s=float(np.mean(plain)) if plain else None,
         share=float(np.median(shares)) if shares else None,
-        client_ms_per_request=1e3 * sum(turn.client_s for turn in rounds) / len(answers),
+        client_ms_per_request=1e3 * sum(turn.client_s for turn in rounds) / max(1, len(answers)),
         rss_before_mib=rss_before_mib,
         rss_after_mib=rss_after_mib,
     )

@@ -15,6 +15,8 @@ WINDOW: Final = 2_000
 """Faces that are compared: enough for the index to be about 0.01 by chance."""
 ENOUGH: Final = 200
 """With fewer, chance alone would look like drift."""
+_PER_RUN: Final = 4
+"""Faces of one run of the network that are looked at: a request of many does not fill the window alone."""
 _EVERY_S: Final = 1.0
 
 
@@ -35,10 +37,11 @@ class DriftWindow:
         return len(self._faces)
 
     def add(self, crops: Crops, answers: Predictions) -> None:
-        """Take faces into the window in place of the oldest."""
-        pictures = picture_features(crops).tolist()
-        said = answer_features(answers).tolist()
-        # Lists and bisection: most runs have few faces, where NumPy would cost five times as much.
+        """Take faces of one run, a few of many, into the window in place of the oldest."""
+        chosen = slice(0, None, -(-len(crops) // _PER_RUN))
+        pictures = picture_features(crops[chosen]).tolist()
+        said = answer_features(answers[chosen]).tolist()
+        # Lists and bisection: for few faces NumPy would cost five times as much.
         for picture, answer in zip(pictures, said, strict=True):
             values = picture + answer
             bins = [

@@ -1,6 +1,6 @@
 """The service's HTTP face: routes, limits, errors.
 
-The routes are a Starlette application mounted into the BentoML service rather than `bentoml.api` methods:
+The routes are a Starlette application beside BentoML's (`services.scoring.edge`), not `bentoml.api` methods:
 those parse bodies before our code sees them, follow addresses they find in them, and answer a non-image
 with 500.
 """

@@ -66,11 +66,11 @@ def check_port(host: str, port: int) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
                 return
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline_s:
+        except (OSError, UnicodeError) as error:  # the second where a name's parts are too long or empty
+            if getattr(error, "errno", None) == errno.EADDRINUSE and time.monotonic() < deadline_s:
                 time.sleep(0.1)
                 continue
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or str(error)
             raise ServiceUnavailable(
                 f"serve: cannot listen on {host} port {port}: {reason}; give another --host or --port"
             ) from error

@@ -98,9 +98,11 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info))
         try:
-            return orjson.dumps(line, default=str).decode()
+            text = orjson.dumps(line, default=str)
         except TypeError:  # half a character, which a client's text may hold
-            return json.dumps(line, default=str)
+            text = b""
+        # Other characters are escaped: some of them end a line for those who read it.
+        return text.decode() if text and text.isascii() else json.dumps(line, default=str)
 
 
 class _TextLines(logging.Formatter):
@@ -108,12 +110,13 @@ class _TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        message = "".join(char if char.isprintable() else "?" for char in record.getMessage())
         fields = getattr(record, _OURS, {})
         details = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
         request = getattr(record, "request_id", None)
-        parts = [time, f"{record.levelname:7}", message, details, f"[{request}]" if request else ""]
+        named = f"[{request}]" if request else ""
+        parts = [time, f"{record.levelname:7}", record.getMessage(), details, named]
         line = " ".join(part for part in parts if part)
+        line = "".join(char if char.isprintable() else "?" for char in line)
         if record.exc_info:
             line += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return line

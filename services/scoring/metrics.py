@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from maskfer.inference import Predictions
 
-Refusal = Literal["overload", "timeout", "token", "origin", "connections", "idle"]
-_REFUSALS: Final[tuple[Refusal, ...]] = ("overload", "timeout", "token", "origin", "connections", "idle")
+Refusal = Literal["overload", "timeout", "token", "origin", "connections", "idle", "head"]
+_REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 Drop = Literal["superseded", "overload"]
 _DROPS: Final[tuple[Drop, ...]] = ("superseded", "overload")
 Role = Literal["champion", "challenger"]
@@ -196,14 +196,19 @@ def serving(*, name: str, version: str, sha256: str, has_reference: bool) -> Non
     metrics.model.labels(*metrics.answering).set(1)
     metrics.drift_reference.set(has_reference)
     # The files of several processes know no removal of a label: no number is the nearest to it.
-    for child in getattr(metrics.drift, "_metrics", {}).values():
+    for child in list(getattr(metrics.drift, "_metrics", {}).values()):
         child.set(float("nan"))
     metrics.drift_faces.set(0)
 
 
-def drifted(indices: Mapping[str, float], *, faces: int) -> None:
-    """Publish how far the last `faces` faces are from the reference, by feature."""
+def drifted(indices: Mapping[str, float], *, faces: int, sha256: str) -> None:
+    """Publish how far the last `faces` faces of a model are from its reference, by feature.
+
+    Nothing where another model answers by now.
+    """
     metrics = _metrics()
+    if metrics.answering is None or metrics.answering[2] != sha256:
+        return
     metrics.drift_faces.set(faces)
     for feature, index in indices.items():
         metrics.drift.labels(feature).set(index)

@@ -25,10 +25,10 @@ class PlainLoop:
 
     def faces_per_s(self, kind: Kind, *, seconds: float) -> float:
         """Return how many faces it judges in a second: crops in full batches, or one picture's."""
-        self._connection.send((kind, seconds))
         try:
+            self._connection.send((kind, seconds))
             return float(self._connection.recv())
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             raise ServiceUnavailable("bench: the plain loop's process ended; its message is above") from error
 
 

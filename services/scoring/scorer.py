@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from maskfer.faces.face import Detection, FaceDetector, Image
 from maskfer.golden import checked_analyzer
 from maskfer.inference import Analyzer, Crops, FaceReading, GreyCrops, Predictions
@@ -28,12 +30,12 @@ class Found:
     """Of the picture, pixels."""
     height: int
     detections: list[Detection]
-    crops: Crops
+    crops: GreyCrops
     """One per detection, as `Scorer.judged` takes them."""
 
 
 class Scorer:
-    """Answers for one model; may be called from several threads.
+    """Answers for one model; `judged` on the event loop, the rest from any thread.
 
     `runs` is the number of runs of the network at a time; one per core if left out. `shadow` is shown every
     answer. A scorer that nobody refers to any more ends its threads. Raises `ReleaseError` where the model
@@ -54,13 +56,16 @@ class Scorer:
         self.watch = Watch(model)
         # Several runs at a time with one thread each: one run with several threads answers fewer faces.
         self._analyzer = checked_analyzer(model.release, detector)
+        size = model.release.crop_size
+        self._nothing = self._analyzer.predict(np.empty((0, size, size), np.uint8))
         self._batcher = Batcher(_Network(model, self._analyzer, self.watch, shadow), runs=runs or cores())
         self._max_pixels = max_pixels
         self._max_crops = max_crops
 
-    def crops(self, parts: Sequence[bytes]) -> Crops:
+    def crops(self, parts: Sequence[bytes]) -> GreyCrops:
         """Return the crops of a request: its body, or the files of a form."""
-        return decode_crops(parts, size=self.model.release.crop_size, max_crops=self._max_crops)
+        crops = decode_crops(parts, size=self.model.release.crop_size, max_crops=self._max_crops)
+        return self._analyzer.grey(crops)
 
     def scan(self, content: bytes) -> Found:
         """Decode a picture and find its faces."""
@@ -68,9 +73,10 @@ class Scorer:
         detections, crops = self.find(image)
         return Found(image.shape[1], image.shape[0], detections, crops)
 
-    def find(self, image: Image) -> tuple[list[Detection], Crops]:
+    def find(self, image: Image) -> tuple[list[Detection], GreyCrops]:
         """Return every face of a picture, most confident first, and its crop as `judged` takes it."""
-        return self._analyzer.find(image)
+        detections, crops = self._analyzer.find(image)
+        return detections, self._analyzer.grey(crops)
 
     async def judged(self, crops: Crops) -> Predictions:
         """Ask the network, together with whoever else asks now, without holding a thread.
@@ -80,7 +86,7 @@ class Scorer:
         """
         faces = self._analyzer.grey(crops)
         if len(faces) == 0:
-            return self._analyzer.predict(faces)
+            return self._nothing
         answers = await self._batcher.submit(faces)
         count_faces(len(answers))
         return answers

@@ -80,7 +80,7 @@ class _Scoring:
         return hasattr(app.state, "scorer")
 
 
-# BentoML's access log and its tracing, which nobody collects, took more time than the rest of a request.
+# Of probes and scrapes; our own log has a line for each, and nobody collects the traces.
 Scoring = _Surrounded(
     name="scoring",
     config={

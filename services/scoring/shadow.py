@@ -23,7 +23,7 @@ from services.scoring.shadow_records import SLICES, Agreement, Named, Pair, Shad
 
 _log: Final = logging.getLogger("maskfer.scoring.models")
 MAX_WAITING_FACES: Final = 1024
-"""Faces in the queue: 9 MB of grey crops, 28 MB of colour ones."""
+"""Faces in the queue: 9 MB of crops."""
 _TIMED_EVERY: Final = 8
 """Of so many runs, the served model is asked once more about the faces of one, for a fair time."""
 _WRITE_EVERY_S: Final = 1.0
@@ -79,7 +79,8 @@ class Shadow:
                 self._unwritten[pair].work.dropped += len(crops)
                 metrics.shadowed("dropped", len(crops))
                 return
-            self._jobs.append(_Job(pair, analyzer, challenger.analyzer, crops, judged))
+            # Copied: a part of a large request would keep the whole of it.
+            self._jobs.append(_Job(pair, analyzer, challenger.analyzer, crops.copy(), judged))
             self._waiting_faces += len(crops)
             self._changed.notify()
 

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol, Self
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from maskfer.errors import ParamsError, ServiceUnavailable
 from services.scoring import metrics
@@ -155,7 +156,8 @@ class Statistics:
         """Add the faces of one frame to the minute of `at` (with time zone); never waits for the database."""
         minute = _minute(at)
         with self._adding:
-            self._since.setdefault(session, time.time())
+            if session in self._since or len(self._waiting) < _MAX_WAITING:
+                self._since.setdefault(session, time.time())
             self._add(_Key(session, minute, "frames", ""))
             for face in faces:
                 self._add(_Key(session, minute, "faces", ""))
@@ -172,7 +174,7 @@ class Statistics:
             with self._adding:
                 waiting, since = self._waiting, self._since
                 self._waiting, self._since = {}, {}
-            if not waiting:
+            if not (waiting or since):
                 return
             try:
                 with self._database():
@@ -270,8 +272,10 @@ class Statistics:
             key._asdict() | {"count": count, "total": total}
             for key, (count, total) in sorted(waiting.items())
         ]
-        with self._engine.begin() as connection:
-            connection.execute(self._upsert(_sums, "count", "total", add=True), rows)
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(self._upsert(_sums, "count", "total", add=True), rows)
+            waiting.clear()  # what follows may fail, and these are kept already
         with self._engine.begin() as connection:
             asked = sql.select(_deletions).where(_deletions.c.session.in_(list(since)))
             for session, at in connection.execute(asked).all():
@@ -311,11 +315,18 @@ class Statistics:
         file = self._engine.url.database
         if self._engine.dialect.name == "sqlite" and file:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _metadata.create_all(self._engine)
-        except SQLAlchemyError:
-            # Another server made them between our look and our statement: now there is nothing left to make.
-            _metadata.create_all(self._engine)
+        for table in _metadata.sorted_tables:
+            try:
+                self._create(table)
+            except SQLAlchemyError:
+                # Of two servers that make it at once PostgreSQL refuses one; now it is there.
+                self._create(table)
+
+    def _create(self, table: sql.Table) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 def _minute(at: datetime) -> int:

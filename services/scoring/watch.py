@@ -48,4 +48,4 @@ class Watch:
             return
         self._window.add(crops, answers)
         if self._window.due():
-            metrics.drifted(self._window.indices(), faces=len(self._window))
+            metrics.drifted(self._window.indices(), faces=len(self._window), sha256=self._model.sha256)

@@ -136,6 +136,11 @@ class Release:
         return {**self.metadata.files, METADATA: self.sha256}
 
 
+def is_folder(reference: str) -> bool:
+    """Whether a reference means a release folder: it has no `@`, or a `/`, which no registered name has."""
+    return "@" not in reference or "/" in reference
+
+
 def read(path: Path) -> Release:
     """Return the release in `path` after checking that it is complete and every file is unchanged.
 

@@ -181,6 +181,23 @@ def test_a_database_that_is_away_costs_one_line_and_no_sum(
         assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
+def test_a_failure_after_the_sums_are_kept_does_not_count_them_twice(tmp_path: Path) -> None:
+    file = tmp_path / "statistics.db"
+    with Statistics(f"sqlite:///{file}", days=_LONG) as store:
+        store.record(_SESSION, [], _NOON)
+        store.flush()
+        with sqlite3.connect(file) as other:
+            other.execute("ALTER TABLE session_deletions RENAME TO away")
+        store.record(_SESSION, [], _NOON)
+        with pytest.raises(ServiceUnavailable):
+            store.flush()
+        with sqlite3.connect(file) as other:
+            other.execute("ALTER TABLE away RENAME TO session_deletions")
+        [minute] = store.read(_SESSION)
+        assert minute.frames == 2
+        other.close()
+
+
 def test_what_memory_does_not_hold_while_it_is_away_is_counted_as_lost(tmp_path: Path) -> None:
     blocked = tmp_path / "folder"
     blocked.write_text("a file where the folder of the database should be")

@@ -65,6 +65,7 @@ export class Source {
     try {
       stream = await navigator.mediaDevices.getUserMedia(wanted);
     } catch (error) {
+      if (asked !== this.#asked) return false;
       const told = { title: "The camera did not start", remedy: `${error.message || error.name}. Try another one.` };
       throw new SourceProblem(CAMERA_PROBLEMS[error.name] ?? told);
     }
@@ -81,7 +82,7 @@ export class Source {
     return this.#play(asked);
   }
 
-  /** Show a film from this machine; raises SourceProblem. */
+  /** Show a film from this machine; as startCamera. */
   async openFilm(file) {
     const asked = ++this.#asked;
     this.#release();
@@ -92,6 +93,7 @@ export class Source {
     });
     this.#video.src = this.#address;
     await decodes;
+    if (asked !== this.#asked) return false;
     // A sound file loads as well.
     if (this.#video.videoWidth === 0) throw unreadable(this.#video, file.name);
     this.kind = "film";

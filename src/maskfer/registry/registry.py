@@ -370,7 +370,7 @@ class Registry:
 
 def open_release(reference: str, *, settings: Settings) -> Release:
     """Return the verified release of `NAME@ALIAS`, `NAME@VERSION` or a folder."""
-    if "@" not in reference:
+    if releases.is_folder(reference):
         return releases.read(Path(reference))
     registry = Registry(settings)
     return registry.download(registry.resolve(reference))
