@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
+from maskfer import release as releases
 from maskfer.release import Release
 
 pytest_plugins = ("tests.known", "tests.drawn")
@@ -32,6 +35,15 @@ def shared_dir() -> Path:
 def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     """A release of a small seeded network, written by the real code; it answers, but knows nothing."""
     pytest.importorskip("torch", reason="the learning extra is not installed")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all processes share it: its graph takes ten seconds
+    with FileLock(folder / "tiny.lock"):
+        made = folder / "tiny" / "release"
+        return releases.read(made) if made.is_dir() else _make_tiny(made)
+
+
+def _make_tiny(out: Path) -> Release:
     import torch
 
     from maskfer.config import Params
@@ -48,9 +60,4 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
             mask_classifier=MaskClassifier(width=8),
             expression=TwoBranchNet(classes=len(params.classes), width=8),
         )
-    return write_release(
-        tmp_path_factory.mktemp("tiny") / "release",
-        model=model,
-        params=params,
-        lineage=Lineage(dataset_sha256="0" * 64),
-    )
+    return write_release(out, model=model, params=params, lineage=Lineage(dataset_sha256="0" * 64))
