@@ -127,7 +127,7 @@ class Observed:
                 status = message["status"]
                 scorer = of_request.get("scorer") or getattr(self._state, "scorer", None)
                 model = None if scorer is None else scorer.model.version
-                message["headers"] = _completed(message["headers"], record.id, model)
+                message["headers"] = _completed(message.get("headers", ()), record.id, model)
             elif message["type"] == "websocket.accept":
                 status = HTTPStatus.SWITCHING_PROTOCOLS.value
             elif message["type"] == "websocket.close" and not status:
