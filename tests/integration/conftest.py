@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
     from tests.integration.watched import Served
 
 MASKFER = str(Path(sys.executable).with_name("maskfer"))
+_START_S = 180.0
+_END_S = 60.0
+# A service binds its port seconds after it was found free. So each pytest process counts through ports of its
+# own, below those that the system gives out (Linux: from 32768), and two runs do not begin at the same one.
+_ports = itertools.count(
+    12_000 + 5_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4) + os.getpid() % 4_000
+)
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
@@ -31,9 +40,12 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that this process is not told again."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a count has no end")
 
 
 def gone(processes: list[psutil.Process], *, within_s: float = 30.0) -> bool:
@@ -57,7 +69,12 @@ def serving(
     finally:
         children = _family(process.pid)
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # what stays behind would disturb the tests that follow
+            process.wait()
+            raise
         assert gone(children), f"left behind: {children}"
 
 
@@ -69,9 +86,8 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            break
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             if httpx.get(url, timeout=5).status_code == 200:
                 return
@@ -94,7 +110,9 @@ def watched(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> 
 
     home = tmp_path_factory.mktemp("watched")
     release = with_reference(tiny_release, home / "release")
-    with served(home, release, workers=2, MASKFER_MAX_BODY_BYTES="1000000") as running:
+    # One run of the network at a time: on a machine with more cores a request would be cut into several.
+    settings = {"MASKFER_MAX_BODY_BYTES": "1000000", "MASKFER_NETWORK_RUNS": "1"}
+    with served(home, release, workers=2, **settings) as running:
         yield running
 
 

@@ -124,9 +124,11 @@ def test_a_worker_killed_mid_segment_loses_no_frame(
 def test_a_killed_command_leaves_no_process_and_its_work_is_taken_up(
     clip: Path, tiny_release: Release, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
-    command = _command(tiny_release, tmp_path / "out", clip)
+    # Small segments: when the first one is seen here, much is left to do.
+    command = [*_command(tiny_release, tmp_path / "out", clip), "--segment-seconds", "1"]
     with _scoring(command, tmp_path) as process:
         while not list(tmp_path.glob("jobs/*/segments/*.parquet")):
+            assert process.poll() is None, process.communicate()
             time.sleep(_POLL_S)
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()

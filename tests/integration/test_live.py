@@ -28,6 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from maskfer.data.synthetic import clip_frames
 from maskfer.faces.detect import default_detector
+from maskfer.footage.track import MAX_GAP_S
 from maskfer.release import Release
 from services.scoring.application.run import cut
 from services.scoring.application.source import Shot
@@ -156,7 +157,7 @@ def test_crops_are_read_as_predict_reads_them(service: str, image: np.ndarray) -
         assert getattr(face, key) == expected[key]
 
 
-def test_faces_keep_their_tracks_and_are_smoothed(service: str) -> None:
+def _of_two_people_and_nobody(service: str) -> list[Reading]:
     rng = np.random.default_rng(0)
     with connect(f"ws://{service}/live") as socket:
         _greet(socket)
@@ -166,7 +167,16 @@ def test_faces_keep_their_tracks_and_are_smoothed(service: str) -> None:
             boxes = np.array([[0, 0, 80, 80], [300, 0, 80, 80]], np.float32) + np.float32(number)
             order = [0, 1] if number % 2 else [1, 0]
             readings.append(_read(socket, CropsFrame(number, boxes[order], crops)))
-        nobody = _read(socket, CropsFrame(6, np.empty((0, 4), np.float32), crops[:0]))
+        readings.append(_read(socket, CropsFrame(6, np.empty((0, 4), np.float32), crops[:0])))
+    return readings
+
+
+def test_faces_keep_their_tracks_and_are_smoothed(service: str) -> None:
+    for _ in range(10):
+        began = time.monotonic()
+        *readings, nobody = _of_two_people_and_nobody(service)
+        if time.monotonic() - began < MAX_GAP_S:  # who is not seen for so long gets a new track
+            break
     assert nobody.faces == ()
     for number, reading in enumerate(readings):
         tracks = {face.box[0] > 150: face.track for face in reading.faces}
@@ -178,10 +188,14 @@ def test_faces_keep_their_tracks_and_are_smoothed(service: str) -> None:
 def test_a_flood_is_answered_frame_by_frame_in_order_and_the_newest_is_read(
     service: str, picture: bytes
 ) -> None:
-    with connect(f"ws://{service}/live") as socket:
+    # Without delay between them: deflating a picture takes as long as reading one.
+    frames = [encode_frame(PictureFrame(number, picture)) for number in range(20)]
+    with connect(f"ws://{service}/live", compression=None) as socket:
         _greet(socket)
-        for number in range(20):
-            socket.send(encode_frame(PictureFrame(number, picture)))
+        socket.socket.setsockopt(IPPROTO_TCP, TCP_CORK, 1)
+        for frame in frames:
+            socket.send(frame)
+        socket.socket.setsockopt(IPPROTO_TCP, TCP_CORK, 0)
         answers = [parse_answer(_text(socket)) for _ in range(20)]
     assert [answer.frame for answer in answers] == list(range(20))
     assert {type(answer) for answer in answers} == {Reading, Dropped}
@@ -364,9 +378,11 @@ def test_a_video_into_a_pipe_is_a_line_of_json_a_frame(
     assert [line["frame"] for line in lines] == list(range(24))
     assert [line["time_s"] for line in lines] == sorted({line["time_s"] for line in lines})
     assert all(line["latency_ms"] >= line["server_ms"] > 0 for line in lines)
-    faces = [face for line in lines for face in line["faces"]]
-    assert {face["track"] for face in faces} == {0}
-    assert len(faces) == 24
+    tracks = [face["track"] for line in lines for face in line["faces"]]
+    assert len(tracks) == 24
+    # One person, one track; a machine that stands still for a second between two frames begins another.
+    assert tracks == sorted(tracks)
+    assert max(tracks) <= 2
     assert "24 frames sent, 24 answered, 0 dropped" in done.stderr
 
 
@@ -393,14 +409,18 @@ def test_a_terminal_shows_bars_and_ctrl_c_ends_with_a_summary(
     signal.signal(signal.SIGINT, ours)
     os.close(client)
     screen, interrupted = "", False
-    with contextlib.suppress(OSError):  # what a terminal reads once the last writer is gone
-        while select.select([server], [], [], 60)[0]:
-            screen += os.read(server, 65_536).decode(errors="replace")
-            if not interrupted and all(word in screen for word in ("negative", "looks", "frames/s")):
-                process.send_signal(signal.SIGINT)
-                interrupted = True
-    assert process.wait(30) == 0
-    os.close(server)
+    try:
+        with contextlib.suppress(OSError):  # what a terminal reads once the last writer is gone
+            while select.select([server], [], [], 60)[0]:
+                screen += os.read(server, 65_536).decode(errors="replace")
+                if not interrupted and all(word in screen for word in ("negative", "looks", "frames/s")):
+                    process.send_signal(signal.SIGINT)
+                    interrupted = True
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(server)
     assert "█" in screen
     summary = re.search(r"live: (\d+) frames sent, \d+ answered", screen)
     assert summary is not None
@@ -422,6 +442,7 @@ def test_it_comes_back_when_the_service_does(tiny_release: Release, clip: Path, 
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
+            pipesize=4096,  # so that it waits for us, and is not through before the service is killed
         )
         stack.enter_context(live)
         stack.callback(live.kill)

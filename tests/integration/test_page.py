@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,11 +102,15 @@ def test_bars_move_and_mask_and_direction_change(seen: Seen) -> None:
 
 def test_the_judged_picture_is_shown_with_a_frame_and_its_speed(seen: Seen) -> None:
     seen.start_camera()
-    # What the camera shows, and on it a frame in a colour that the camera does not have.
-    picture = _shot(seen.page)
-    green = (picture[..., 1] - picture[..., 2] > 60) | (picture[..., 2] - picture[..., 1] > 60)
-    assert picture.std() > 30
-    assert 100 < green.sum() < 0.05 * green.size
+
+    def framed() -> bool:
+        """Whether it shows what the camera does, and a frame in a colour that the camera does not have."""
+        picture = _shot(seen.page)
+        green = (picture[..., 1] - picture[..., 2] > 60) | (picture[..., 2] - picture[..., 1] > 60)
+        return bool(picture.std() > 30 and 100 < green.sum() < 0.05 * green.size)
+
+    # Again and again: the page takes the frame away where no reading comes for a second.
+    seen.until("the camera's picture with a frame", framed)
     for meter in ("#rate", "#round-trip", "#server-time"):
         expect(seen.page.locator(meter)).to_have_text(re.compile(r"^[1-9]\d*(\.\d)?$"))
     expect(seen.page.locator("#picture-size")).to_have_text(re.compile(r"^640 \S 360$"))
@@ -136,15 +141,19 @@ def test_a_hidden_or_paused_page_sends_nothing(seen: Seen) -> None:
 
 
 def _assert_silent(seen: Seen) -> None:
-    seen.page.wait_for_timeout(300)
-    before = seen.traffic("sent")
-    seen.page.wait_for_timeout(500)
-    assert seen.traffic("sent") == before
+    def still(ms: int) -> bool:
+        before = seen.traffic("sent")
+        seen.page.wait_for_timeout(ms)
+        return seen.traffic("sent") == before
+
+    seen.until("silence", lambda: still(500))  # a picture that is being encoded may still be sent
+    assert still(1000)
 
 
 def test_a_heatmap_is_drawn_on_request(seen: Seen, face: UInt8[np.ndarray, "s s 3"], tmp_path: Path) -> None:
     grey = np.repeat(face.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
-    _open_film(seen, film_rooms(tmp_path / "still.mp4", [shaded(grey, (1.0, 1.8, 1.2))] * 240))
+    # A minute of it: the film must not be over before the last look.
+    _open_film(seen, film_rooms(tmp_path / "still.mp4", [shaded(grey, (1.0, 1.8, 1.2))] * 240, fps=4.0))
     seen.page.locator(".face").first.wait_for(timeout=60_000)
     assert _warmth(seen.page) < 6.0
     seen.page.get_by_role("switch", name="Heatmap").check(force=True)
@@ -174,11 +183,13 @@ def _shot(page: Page) -> Float32[np.ndarray, "h w 3"]:
 def test_a_film_is_read_to_its_end_and_again(
     seen: Seen, face: UInt8[np.ndarray, "s s 3"], tmp_path: Path
 ) -> None:
-    _open_film(seen, film_lights(tmp_path / "short.mp4", face, seconds=2.0))
+    _open_film(seen, film_lights(tmp_path / "short.mp4", face, seconds=6.0))
     seen.page.locator(".face").first.wait_for(timeout=60_000)
     expect(seen.page.locator("#paused-badge")).to_have_text("The film is over")
+    before = seen.traffic("sent")
     seen.page.get_by_role("button", name="Play again").click()
-    seen.until_more("sent", than=5)
+    # More than one: the last picture of the first time may have been on its way.
+    seen.until("pictures again", lambda: seen.traffic("sent") > before + 1)
 
 
 @pytest.mark.parametrize("content", [b"no film at all", b"\x00\x00\x00\x20ftypisom" + bytes(500)])
@@ -221,7 +232,7 @@ def test_statistics_fill_are_taken_away_and_deleted(seen: Seen) -> None:
     expect(page.locator("#no-statistics")).to_be_visible()
     seen.until_more("readings", than=10)
     session = page.evaluate("sessionStorage.getItem('maskfer.session')")
-    assert httpx.get(f"{page.url}statistics/{session}").json()["minutes"] == []
+    assert httpx.get(f"{page.url}statistics/{session}", timeout=30).json()["minutes"] == []
 
 
 def _download(page: Page) -> list[dict[str, str]]:
@@ -240,7 +251,7 @@ def test_nothing_is_kept_without_consent(seen: Seen) -> None:
     seen.start_camera()
     seen.until_more("readings", than=10)
     session = seen.page.evaluate("sessionStorage.getItem('maskfer.session')")
-    assert httpx.get(f"{seen.page.url}statistics/{session}").json()["minutes"] == []
+    assert httpx.get(f"{seen.page.url}statistics/{session}", timeout=30).json()["minutes"] == []
 
 
 def test_a_token_is_asked_for_and_a_lost_service_comes_back(
@@ -356,12 +367,15 @@ def test_readings_are_told_to_a_screen_reader_but_not_without_end(seen: Seen) ->
         ".observe(announcer, { childList: true }) }"
     )
     seen.page.evaluate(said)
+    began = time.monotonic()
     seen.start_camera()
     seen.until("a sentence", lambda: "percent" in (seen.page.locator("#announcer").text_content() or ""))
     seen.page.wait_for_timeout(1500)
-    assert len(seen.page.evaluate("window.said")) <= 2
+    sentences = [text for text in seen.page.evaluate("window.said") if text]
+    assert len(sentences) <= 1 + (time.monotonic() - began) / 4, "one in four seconds"
     assert seen.page.locator("#announcer").get_attribute("aria-live") == "polite"
-    assert "percent" in (seen.page.locator("#view").get_attribute("aria-label") or "")
+    view = seen.page.locator("#view")
+    seen.until("a label of the picture", lambda: "percent" in (view.get_attribute("aria-label") or ""))
 
 
 def test_a_phone_need_not_scroll_sideways(chrome: Browser, service: str) -> None:

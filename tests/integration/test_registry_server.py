@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from maskfer.config import Settings
 from maskfer.errors import ModelNotFound, RegistryUnavailable, ReleaseCorrupted
 from maskfer.registry import Registry
+from tests.integration.conftest import free_port
 from tests.known import KnownFaces
 
 _START_S = 120.0
@@ -48,9 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with the settings of mlflow/server.env, but SQLite and a folder behind it."""
     pytest.importorskip("mlflow", reason="the registry extra is not installed")
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home / 'mlflow.db'}",
         "MLFLOW_ARTIFACTS_DESTINATION": str(home / "artifacts"),

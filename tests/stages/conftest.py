@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskfer.config import Params
 from maskfer.data.table import encode_image, encode_region, write_faces
 from maskfer.labels import EXPRESSIONS, ORIENTATIONS
 
@@ -22,6 +27,36 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+_DYING = """
+import os, signal, sys
+from importlib import import_module
+from pathlib import Path
+from maskfer.config import Params
+from maskfer.learning.checkpoint import Checkpoint
+
+save = Checkpoint.save
+def save_and_die(*args, **kwargs):
+    save(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+Checkpoint.save = save_and_die
+
+stage, *paths, params = sys.argv[1:]
+run = import_module(f"maskfer.stages.{stage}").run
+run(*map(Path, paths), params=Params.model_validate_json(params))
+"""
+
+
+def run_killed(stage: str, *paths: Path, params: Params) -> None:
+    """Run a training stage in a process that is killed once it has written its first checkpoint.
+
+    It kills itself: whoever waits for the file may look when the run is over already.
+    """
+    command = [sys.executable, "-c", _DYING, stage, *map(str, paths), params.model_dump_json()]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, env=one_thread, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +25,7 @@ from maskfer.stages import (
     train_landmarks,
     train_mask_classifier,
 )
+from tests.stages.conftest import run_killed
 
 PARAMS = Params.model_validate(
     {
@@ -181,28 +177,9 @@ def test_landmarks_of_the_table_are_counted_from_the_edge_of_the_crop(toy_faces:
     torch.testing.assert_close(faces.landmarks, torch.from_numpy(expected))
 
 
-_KILLED_RUN = """
-import sys
-from pathlib import Path
-from maskfer.config import Params
-from maskfer.stages import train_inpainter
-faces, maps, out, params = sys.argv[1:]
-train_inpainter.run(Path(faces), Path(maps), Path(out), params=Params.model_validate_json(params))
-"""
-
-
 def test_an_inpainter_whose_run_is_killed_ends_as_an_uninterrupted_one(built: Built, tmp_path: Path) -> None:
     out, checkpoint = tmp_path / "inpainter", tmp_path / ".inpainter.checkpoint.safetensors"
-    arguments = [str(built.faces), str(built.maps), str(out), PARAMS.model_dump_json()]
-    with subprocess.Popen(
-        [sys.executable, "-c", _KILLED_RUN, *arguments],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+    run_killed("train_inpainter", built.faces, built.maps, out, params=PARAMS)
     assert checkpoint.exists()
     assert not out.exists()
 

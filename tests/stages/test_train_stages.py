@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +19,7 @@ from maskfer.errors import DatasetError, TrainingError
 from maskfer.inference import Analyzer
 from maskfer.release import Lineage, read
 from maskfer.stages import compute_heatmaps, train_expression, train_mask_classifier
+from tests.stages.conftest import run_killed
 
 PARAMS = Params.model_validate(
     {
@@ -189,26 +185,10 @@ def test_weights_of_another_width_are_refused(built: Built, tmp_path: Path) -> N
         compute_heatmaps.run(built.faces, built.mask.weights.parent, tmp_path / "out", params=params)
 
 
-_KILLED_RUN = """
-import sys
-from pathlib import Path
-from maskfer.config import Params
-from maskfer.stages import train_mask_classifier
-faces, out, params = sys.argv[1:]
-train_mask_classifier.run(Path(faces), Path(out), params=Params.model_validate_json(params))
-"""
-
-
 def test_a_run_that_is_killed_ends_where_an_uninterrupted_one_ends(built: Built, tmp_path: Path) -> None:
     out = tmp_path / "mask"
     checkpoint = tmp_path / ".mask.checkpoint.safetensors"
-    command = [sys.executable, "-c", _KILLED_RUN, str(built.faces), str(out), PARAMS.model_dump_json()]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=one_thread) as process:
-        deadline = time.monotonic() + 120
-        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+    run_killed("train_mask_classifier", built.faces, out, params=PARAMS)
     assert checkpoint.exists()
     assert not out.exists()
 
