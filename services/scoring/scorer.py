@@ -75,8 +75,7 @@ class Scorer:
 
     def find(self, image: Image) -> tuple[list[Detection], GreyCrops]:
         """Return every face of a picture, most confident first, and its crop as `judged` takes it."""
-        detections, crops = self._analyzer.find(image)
-        return detections, self._analyzer.grey(crops)
+        return self._analyzer.find(image)
 
     async def judged(self, crops: Crops) -> Predictions:
         """Ask the network, together with whoever else asks now, without holding a thread.

@@ -118,7 +118,7 @@ class Analyzer:
         return without_color(crops)
 
     def find(self, image: Image) -> tuple[list[Detection], UInt8[np.ndarray, "n s s"]]:
-        """Return every face of a BGR picture, most confident first, and its crop as `predict` takes it."""
+        """Return every face of a BGR picture, most confident first, and its grey crop."""
         if self._detector is None:
             from maskfer.faces.detect import default_detector
 
@@ -131,7 +131,7 @@ class Analyzer:
         ]
         if not crops:
             return [], np.empty((0, release.crop_size, release.crop_size), np.uint8)
-        return detections, np.stack(crops)
+        return detections, without_color(np.stack(crops))
 
     def analyze(self, image: Image) -> list[FaceReading]:
         """Find and judge every face of a BGR picture, most confident first."""
