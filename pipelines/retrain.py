@@ -108,7 +108,7 @@ def recipe(params: Params, *, policy: PromotionPolicy) -> Recipe:
         inpainter_params=params.model_dump_json(exclude=_NOT_READ_BY_INPAINTER_STEP),
         landmark_params=params.model_dump_json(exclude=_NOT_READ_BY_LANDMARK_STEP),
         policy=policy.model_dump_json(),
-        code_sha256=provenance.training_code_sha256(),
+        code_sha256=provenance.training_code_sha256("maskfer.stages.evaluate"),
     )
 
 

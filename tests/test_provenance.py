@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,25 @@ def test_dvcs_name_of_the_data_is_taken_only_for_the_content_it_stands_for(tmp_p
     assert provenance.dvc_revision(faces) is None
 
 
-def test_code_hashes_cover_files_that_exist() -> None:
-    for name in provenance._DATASET:
-        assert (provenance._PACKAGE / name).exists(), name
-    assert len(provenance.training_code_sha256()) == len(provenance.dataset_code_sha256()) == 64
+def test_the_code_of_a_training_is_all_of_ours_that_it_loads_and_not_what_judges_or_serves() -> None:
+    script = (
+        "import sys, maskfer.stages.train_expression, maskfer.learning.worker\n"
+        "print(*[name for name in sys.modules if name.split('.')[0] == 'maskfer'])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    reached = provenance._reached(provenance._TRAINING)
+
+    assert set(loaded.stdout.split()) <= reached.keys()
+    assert {"maskfer.learning.training", "maskfer.stages.train_landmarks"} <= reached.keys()
+    assert not [name for name in reached if name.split(".")[1:2] in (["cli"], ["evaluation"], ["registry"])]
+
+
+def test_a_hash_of_code_covers_the_modules_it_is_asked_for() -> None:
+    training = provenance.training_code_sha256()
+
+    assert training == provenance.training_code_sha256()
+    assert training != provenance.training_code_sha256("maskfer.stages.evaluate")
+    assert training != provenance.dataset_code_sha256()
+    with pytest.raises(ModuleNotFoundError, match="no_such"):
+        provenance.code_sha256("maskfer.no_such")

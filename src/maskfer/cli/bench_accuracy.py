@@ -10,7 +10,8 @@ import typer
 from maskfer.cli.bench import bench
 
 if TYPE_CHECKING:
-    from maskfer.stages.accuracy import System, Trial
+    from maskfer.learning.systems import System
+    from maskfer.stages.accuracy import Trial
 
 
 @bench.command(
@@ -44,10 +45,11 @@ def accuracy(
     from maskfer.config import Params, Settings
     from maskfer.data.table import FILE_NAME
     from maskfer.errors import InputError
+    from maskfer.learning import systems as known
     from maskfer.stages import accuracy as stage
 
     if list_:
-        for system in stage.SYSTEMS.values():
+        for system in known.SYSTEMS.values():
             typer.echo(f"{system.name:<20}{system.title}")
         return
     if data is None:
@@ -71,23 +73,23 @@ def accuracy(
         stage.log(trial, faces, settings=settings)
         # After each one: a run that is stopped leaves the table of what is done.
         stage.write_table(trials, folder / "table.md", params=made_with, page=results)
-    typer.echo(f"look next  {folder / 'table.md'}; {folder}/seed-*/*/evaluation/plots")
+    typer.echo(f"look next  {folder / 'table.md'}, table.png; {folder}/seed-*/*/judged/evaluation/plots")
 
 
 def _systems(names: str) -> list[System]:
     from maskfer.errors import InputError
-    from maskfer.stages import accuracy as stage
+    from maskfer.learning import systems as known
 
-    groups = {"methods": stage.METHODS, "variants": stage.VARIANTS, "all": (*stage.METHODS, *stage.VARIANTS)}
+    groups = {"methods": known.METHODS, "variants": known.VARIANTS, "all": (*known.METHODS, *known.VARIANTS)}
     if names in groups:
         return list(groups[names])
     asked = [name.strip() for name in names.split(",")]
-    if unknown := [name for name in asked if name not in stage.SYSTEMS]:
+    if unknown := [name for name in asked if name not in known.SYSTEMS]:
         raise InputError(
             f"--systems: no system {', '.join(map(repr, unknown))}; expected some of "
-            f"{', '.join(stage.SYSTEMS)}, or one of {', '.join(groups)}"
+            f"{', '.join(known.SYSTEMS)}, or one of {', '.join(groups)}"
         )
-    return [stage.SYSTEMS[name] for name in dict.fromkeys(asked)]
+    return [known.SYSTEMS[name] for name in dict.fromkeys(asked)]
 
 
 def _seeds(text: str) -> list[int]:
@@ -104,5 +106,5 @@ def _line(trial: Trial, *, done: int, total: int) -> str:
         f"{kind} {trial.result[kind]['accuracy']:.3f} / {trial.result[kind]['macro_f1']:.3f}"
         for kind in ("masked", "unmasked")
     )
-    before = "" if trial.fresh else " (done before)"
+    before = "" if trial.trained else " (done before)"
     return f"{done}/{total}  {trial.system.name}, seed {trial.seed}: accuracy / macro-F1 {figures}{before}"

@@ -18,6 +18,7 @@ _COLUMNS: Final = (
     "seeds",
     "masked accuracy",
     "masked macro-F1",
+    "behind the first row",
     "unmasked accuracy",
     "unmasked macro-F1",
     "M parameters",
@@ -26,6 +27,18 @@ _COLUMNS: Final = (
     "heatmap IoU",
     "real masks",
 )
+_NETWORKS: Final = (
+    ("PSNR, masked", "inpainting", "psnr_masked", 1),
+    ("inpainted", "inpainting", "psnr", 1),
+    ("SSIM, masked", "inpainting", "ssim_masked", 3),
+    ("inpainted", "inpainting", "ssim", 3),
+    ("NME, unmasked", "landmarks", "nme_unmasked", 4),
+    ("masked", "landmarks", "nme_masked", 4),
+    ("masked, inpainted", "landmarks", "nme_masked_inpainted", 4),
+    ("orientation by landmarks", "landmarks", "orientation_agreement", 3),
+    ("by the mask classifier", "landmarks", "orientation_agreement_classifier", 3),
+)
+"""Columns: title, where the figure is, digits."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +46,41 @@ class Row:
     """One system and what each of its seeds gave."""
 
     title: str
-    results: Sequence[Mapping[str, Any]]
+    results: Mapping[int, Mapping[str, Any]]
+    """Seed -> figures."""
 
     def cell(self, *path: str, digits: int = 3) -> str:
         """Return mean and, from two seeds on, standard deviation of a figure; a dash where it is unknown."""
-        values = [value for result in self.results if (value := _at(result, path)) is not None]
-        if not values:
+        return _summary([_at(result, path) for result in self.results.values()], digits=digits)
+
+    def values(self, *path: str) -> list[float]:
+        """Return a figure of every seed that has it."""
+        return [value for result in self.results.values() if (value := _at(result, path)) is not None]
+
+    def behind(self, other: Row, *path: str, digits: int = 3) -> str:
+        """Return how far below the other's this one's figure is, over the seeds of both; else a dash."""
+        if other is self:
             return "-"
-        spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-        return f"{mean(values):.{digits}f}{spread}"
+        gaps = []
+        for seed in self.results.keys() & other.results.keys():
+            mine, theirs = _at(self.results[seed], path), _at(other.results[seed], path)
+            gaps.append(None if mine is None or theirs is None else theirs - mine)
+        return _summary(gaps, digits=digits, sign="+")
 
 
 def markdown(rows: Sequence[Row], *, orientations: Sequence[str], classes: Sequence[str]) -> str:
-    """Return the tables: accuracy and cost, orientations, classes."""
+    """Return the tables: accuracy and cost, orientations, classes, and the networks before the expression."""
     main = _table(
         _COLUMNS,
         [
             [
                 row.title,
                 str(len(row.results)),
-                *(
-                    row.cell(kind, name)
-                    for kind in ("masked", "unmasked")
-                    for name in ("accuracy", "macro_f1")
-                ),
+                row.cell("masked", "accuracy"),
+                row.cell("masked", "macro_f1"),
+                row.behind(rows[0], "masked", "macro_f1"),
+                row.cell("unmasked", "accuracy"),
+                row.cell("unmasked", "macro_f1"),
                 _millions(row, "parameters"),
                 _millions(row, "multiply_adds"),
                 row.cell("ms_a_face", digits=2),
@@ -74,7 +98,15 @@ def markdown(rows: Sequence[Row], *, orientations: Sequence[str], classes: Seque
         ["F1 on masked faces", *classes],
         [[row.title, *(row.cell("masked", "per_class", name, "f1") for name in classes)] for row in rows],
     )
-    return f"{main}\n\n{looks}\n\n{by_class}\n"
+    parts = [main, looks, by_class]
+    if readers := [row for row in rows if row.cell("landmarks", "nme_masked") != "-"]:
+        cells = [
+            [row.title, *(row.cell(part, name, digits=digits) for _, part, name, digits in _NETWORKS)]
+            for row in readers
+        ]
+        titles = [title for title, *_ in _NETWORKS]
+        parts.append(_table(["networks before the expression", *titles], cells))
+    return "\n\n".join(parts) + "\n"
 
 
 def replace_section(page: Path, text: str) -> None:
@@ -103,8 +135,16 @@ def _at(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
     return None if value is None else float(value)
 
 
+def _summary(values: Sequence[float | None], *, digits: int, sign: str = "") -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{mean(known):{sign}.{digits}f}{spread}"
+
+
 def _millions(row: Row, name: str) -> str:
-    value = _at(row.results[0], [name])
+    value = _at(next(iter(row.results.values())), [name])
     return "-" if value is None else f"{value / 1e6:.1f}"
 
 

@@ -1,7 +1,8 @@
-"""The pictures of an evaluation, as PNG files. The one home of matplotlib; no picture shows a face."""
+"""The pictures of evaluations, as PNG files. The one home of matplotlib; no picture shows a face."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from maskfer import atomic
+from maskfer.evaluation.accuracy_table import Row
 from maskfer.evaluation.judge import Evaluation
 from maskfer.metrics import Figures, calibration_table
 
@@ -40,11 +43,40 @@ def write_plots(evaluation: Evaluation, out: Path, *, bins: int) -> list[Path]:
     written: list[Path] = []
     for name, figure in pictures.items():
         if figure is not None:
-            FigureCanvasAgg(figure)
-            # No software version inside: the same evaluation gives the same bytes.
-            figure.savefig(out / name, dpi=144, metadata={"Software": None})
+            _save(figure, out / name)
             written.append(out / name)
     return written
+
+
+def write_accuracy(rows: Sequence[Row], out: Path) -> None:
+    """Draw the macro-F1 of every row of an accuracy table into the PNG file `out`, a dot for each seed."""
+    figure = Figure(figsize=(7.2, 1.2 + 0.34 * len(rows)), layout=_layout())
+    axes = figure.subplots()
+    for kind, colour in (("unmasked", _UNMASKED), ("masked", _MASKED)):
+        for place, row in enumerate(rows):
+            values = row.values(kind, "macro_f1")
+            label = kind if place == 0 else None
+            axes.scatter(
+                values, [place] * len(values), s=26, color=colour, alpha=0.55, linewidth=0, label=label
+            )
+            if values:
+                axes.vlines(float(np.mean(values)), place - 0.28, place + 0.28, color=colour, linewidth=1.6)
+    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("macro-F1 on the test people; a dot for each seed, a line for their mean")
+    axes.grid(axis="x", color=_QUIET, alpha=0.25)
+    axes.tick_params(axis="y", length=0)
+    _plain(axes)
+    axes.spines["left"].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    _save(figure, out)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    FigureCanvasAgg(figure)
+    # No software version inside: the same evaluation gives the same bytes.
+    with atomic.new_file(out) as file:
+        figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
 
 
 def _parts(evaluation: Evaluation) -> list[tuple[str, Figures, str]]:

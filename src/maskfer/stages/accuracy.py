@@ -2,8 +2,9 @@
 
 A system is a network and what of it is switched off. Each runs the stages that `maskfer retrain` runs, on
 the same faces, with the same augmentation and the same budget; what comes before the expression is trained
-once per seed and shared. What is finished is kept under the hash of all that could change it; a killed run
-goes on from its last epoch.
+once per seed and shared. What is trained is kept under the hash of all that could change it, and what was
+found out about it under the hash of all that could change that: new code that judges trains nothing. A killed
+run goes on from its last epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +21,17 @@ from typing import Any, Final
 import numpy as np
 
 from maskfer import atomic, provenance
+from maskfer import release as releases
 from maskfer.config import Params, Settings
 from maskfer.data.table import FacesTable, read_metadata, table_sha256
 from maskfer.evaluation import accuracy_table
+from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
 from maskfer.inference import Analyzer
 from maskfer.labels import ORIENTATIONS
 from maskfer.learning import architecture, cost
 from maskfer.learning.faces import load
+from maskfer.learning.systems import System
 from maskfer.learning.training import default_device
 from maskfer.registry import Registry
 from maskfer.release import Release
@@ -42,57 +46,10 @@ from maskfer.stages import (
 
 RESULT: Final = "result.json"
 RELEASE: Final = "release"
+_JUDGED: Final = "judged"
+_UNRELEASED: Final = "unreleased"
 _TIMED_FACES: Final = 256
 _TIMED_ROUNDS: Final = 5
-
-
-@dataclass(frozen=True)
-class System:
-    """A row of the table."""
-
-    name: str
-    title: str
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Section of params.yaml -> its keys that differ."""
-
-    def params(self, base: Params, *, seed: int) -> Params:
-        """Return the parameters of one run of this system."""
-        tree = base.model_dump(mode="json") | {"seed": seed}
-        for section, changed in self.overrides.items():
-            tree[section] = {**tree[section], **changed}
-        return Params.model_validate(tree)
-
-
-def _expression(name: str, title: str, **changed: Any) -> System:
-    return System(name, title, {"expression": changed})
-
-
-METHODS: Final = (
-    System("two_branch", "approach 2 (the default)"),
-    _expression("landmark_split", "approach 1", model="landmark_split"),
-    _expression("vgg19", "VGG19", model="vgg19"),
-    _expression("mobilenet", "MobileNet", model="mobilenet"),
-    _expression("deep_emotion", "Deep-Emotion", model="deep_emotion"),
-    _expression("pacnn", "pACNN", model="pacnn"),
-    _expression("gacnn", "gACNN", model="gacnn"),
-    _expression("ran", "RAN", model="ran"),
-    _expression("oadn", "OADN", model="oadn"),
-)
-VARIANTS: Final = (
-    _expression("resnet18", "approach 2 on ResNet-18", backbone="resnet18"),
-    _expression("vgg19_two_branch", "approach 2 on VGG19", backbone="vgg19"),
-    _expression("no_heatmap", "no heatmap, one branch", attention="none"),
-    _expression("only_unmasked", "H_u only, one branch", attention="unmasked"),
-    _expression("true_region", "the true region instead of the heatmap", attention="region"),
-    _expression("equal_losses", "both branches weigh the same", masked_branch_weight=0.5),
-    _expression("branch_transformer", "a spatial transformer in each branch", spatial_transformer=True),
-    System(
-        "no_transformer",
-        "no spatial transformer in the mask classifier",
-        {"mask_classifier": {"spatial_transformer": False}},
-    ),
-)
-SYSTEMS: Final = {system.name: system for system in (*METHODS, *VARIANTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +60,13 @@ class Trial:
     seed: int
     params: Params
     folder: Path
-    """Holds `result.json` and, unless the system cannot be released, `release` and `evaluation`."""
+    """Holds `judged` and, unless the system cannot be released, `release`."""
     result: dict[str, Any]
     """`accuracy` and `macro_f1` of `masked` and `unmasked` test faces, what the network costs, and more."""
     key: str
     """Hash of all that could change the result."""
-    fresh: bool
-    """False where it was finished before and only read back."""
+    trained: bool
+    """False where its networks were there before; False as well where only the judging was new."""
 
 
 def run(
@@ -134,12 +91,24 @@ def run(
         for system in systems:
             made_with = system.params(params, seed=seed)
             folder = shared.folder / system.name
-            key = shared.key(made_with.model_dump(mode="json"), real_sha256)
-            fresh = _once(
-                folder, key, partial(_trial, shared=shared, params=made_with, real_masks=real_masks)
-            )
-            result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            yield Trial(system, seed, made_with, folder, result, key, fresh)
+            made = _made(folder, shared, made_with)
+            key = shared.key(made.key, "judged", real_sha256, code=provenance.code_sha256(__name__))
+            judged = partial(_judged, made=made, shared=shared, params=made_with, real_masks=real_masks)
+            _once(folder / _JUDGED, key, judged)
+            result = json.loads((folder / _JUDGED / RESULT).read_text(encoding="utf-8"))
+            yield Trial(system, seed, made_with, folder, result, key, made.fresh)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What training a system with a seed left."""
+
+    out: Path
+    """A release folder; for a system that cannot be released, one with its figures on the test people."""
+    key: str
+    """Hash of all that could change it."""
+    fresh: bool
+    """Whether it was trained now."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +118,9 @@ class _Shared:
     faces: Path
     folder: Path
 
-    def key(self, *parts: Any) -> str:
-        """Return the hash of the faces, the code and `parts`."""
-        content = [table_sha256(self.faces), provenance.training_code_sha256(), *parts]
+    def key(self, *parts: Any, code: str) -> str:
+        """Return the hash of the faces, the hash of the code and `parts`."""
+        content = [table_sha256(self.faces), code, *parts]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def heatmaps(self, params: Params) -> Path:
@@ -160,22 +129,28 @@ class _Shared:
         masks = self._stage("masks", params, sections, partial(train_mask_classifier.run, self.faces))
         return self._stage("heatmaps", params, sections, partial(compute_heatmaps.run, self.faces, masks))
 
+    def inpainter(self, params: Params) -> Path | None:
+        """Return the folder of stage train_inpainter; None where nothing is inpainted."""
+        if not params.expression.inpaints:
+            return None
+        sections = ("mask_classifier", "heatmap", "inpainting")
+        painting = partial(train_inpainter.run, self.faces, self.heatmaps(params))
+        return self._stage("inpainter", params, sections, painting)
+
     def landmarks(self, params: Params) -> Path | None:
         """Return the folder of stage train_landmarks; None where the network reads no landmarks."""
         if not params.expression.reads_landmarks:
             return None
-        heatmaps, inpainter = self.heatmaps(params), None
+        heatmaps, inpainter = self.heatmaps(params), self.inpainter(params)
         sections = ("mask_classifier", "heatmap", "inpainting")
-        if params.expression.inpaints:
-            painting = partial(train_inpainter.run, self.faces, heatmaps)
-            inpainter = self._stage("inpainter", params, sections, painting)
         name = "landmarks" if inpainter is None else "landmarks-inpainted"
         regression = partial(train_landmarks.run, self.faces, heatmaps, inpainter=inpainter)
         return self._stage(name, params, (*sections, "landmarks"), regression)
 
     def _stage(self, name: str, params: Params, sections: tuple[str, ...], stage: Callable[..., Any]) -> Path:
         read = {"seed", "classes", "data", *sections}
-        key = self.key(name, params.model_dump(mode="json", include=read))
+        content = params.model_dump(mode="json", include=read)
+        key = self.key(name, content, code=provenance.training_code_sha256())
         out = self.folder / "shared" / f"{name}-{key[:8]}"
         _once(out, key, partial(stage, params=params))
         return out
@@ -193,47 +168,62 @@ def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
     return True
 
 
-def _trial(out: Path, *, shared: _Shared, params: Params, real_masks: Path | None) -> None:
-    heatmaps = shared.heatmaps(params)
+def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
+    key = shared.key(params.model_dump(mode="json"), code=provenance.training_code_sha256())
+    releasable = params.expression.attention != "region"
+    out = folder / (RELEASE if releasable else _UNRELEASED)
     # The checkpoint lies beside the folder that appears whole, so that a killed trial goes on from it.
-    checkpoints = out.parent / "checkpoints" / out.name
-    with atomic.new_folder(out) as work:
-        if params.expression.attention == "region":
-            result = _judged_unreleased(shared.faces, heatmaps, params=params, checkpoints=checkpoints)
-        else:
-            report = train_expression.run(
-                shared.faces,
-                heatmaps,
-                work / RELEASE,
-                params=params,
-                lineage=provenance.lineage(shared.faces),
-                landmarks=shared.landmarks(params),
-                checkpoints=checkpoints,
-            )
-            judged = evaluate.run(report.release.path, shared.faces, work / "evaluation", params=params)
-            result = _result(
-                report.release, judged.metrics, shared.faces, params=params, real_masks=real_masks
-            )
-        (work / RESULT).write_text(evaluate.to_text(result), encoding="utf-8")
+    make = partial(_released if releasable else _unreleased, shared=shared, params=params, checkpoints=folder)
+    return _Made(out, key, _once(out, key, make))
 
 
-def _judged_unreleased(faces: Path, heatmaps: Path, *, params: Params, checkpoints: Path) -> dict[str, Any]:
+def _released(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
+    train_expression.run(
+        shared.faces,
+        shared.heatmaps(params),
+        out,
+        params=params,
+        lineage=provenance.lineage(shared.faces),
+        landmarks=shared.landmarks(params),
+        checkpoints=checkpoints,
+    )
+
+
+def _unreleased(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
     # What reads the true region is judged by its task, on the test people: serving could not run it.
     trained = train_expression.train(
-        faces, heatmaps, params=params, checkpoint=checkpoints / ".true_region.checkpoint.safetensors"
+        shared.faces,
+        shared.heatmaps(params),
+        params=params,
+        checkpoint=checkpoints / ".true_region.checkpoint.safetensors",
     )
-    test = load(faces, split="test", classes=params.classes, crop_size=params.data.crop_size)
+    test = load(shared.faces, split="test", classes=params.classes, crop_size=params.data.crop_size)
     figures = replace(trained.task, val=test).validate(trained.task.model)
+    with atomic.new_folder(out) as work:
+        (work / RESULT).write_text(evaluate.to_text(figures), encoding="utf-8")
     trained.checkpoint.remove()
-    return {
-        kind: {name: figures[f"{kind}_{name}"] for name in ("accuracy", "macro_f1")}
-        for kind in ("masked", "unmasked")
-    } | _cost(params)
 
 
-def _result(
-    release: Release, metrics: Mapping[str, Any], faces: Path, *, params: Params, real_masks: Path | None
-) -> dict[str, Any]:
+def _judged(out: Path, *, made: _Made, shared: _Shared, params: Params, real_masks: Path | None) -> None:
+    with atomic.new_folder(out) as work:
+        if made.out.name == RELEASE:
+            found = evaluate.run(made.out, shared.faces, work / "evaluation", params=params).metrics
+            release = releases.read(made.out)
+            result = _answers(found) | {
+                "real_mask_accuracy": None if real_masks is None else _mask_accuracy(release, real_masks),
+                "ms_a_face": _ms_a_face(release, shared.faces),
+                **_networks_before(shared, params),
+            }
+        else:
+            figures = json.loads((made.out / RESULT).read_text(encoding="utf-8"))
+            result = {
+                kind: {name: figures[f"{kind}_{name}"] for name in ("accuracy", "macro_f1")}
+                for kind in ("masked", "unmasked")
+            }
+        (work / RESULT).write_text(evaluate.to_text(result | _cost(params)), encoding="utf-8")
+
+
+def _answers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     slices = metrics["slices"]
     return {
         "masked": slices["masked"],
@@ -242,10 +232,24 @@ def _result(
         "heatmap_iou": metrics["heatmap_iou"],
         "mask_accuracy": metrics["mask_accuracy"],
         "orientation_agreement": metrics["orientation_agreement"],
-        "real_mask_accuracy": None if real_masks is None else _mask_accuracy(release, real_masks),
-        "ms_a_face": _ms_a_face(release, faces),
-        **_cost(params),
     }
+
+
+def _networks_before(shared: _Shared, params: Params) -> dict[str, Any]:
+    """Return what the inpainter and the landmark network, where there are such, do on the test people."""
+    found: dict[str, Any] = {}
+    landmarks = shared.landmarks(params)
+    if landmarks is None:
+        return found
+    heatmaps, inpainter = shared.heatmaps(params), shared.inpainter(params)
+    if inpainter is not None:
+        found["inpainting"] = train_inpainter.judge(
+            shared.faces, heatmaps, inpainter, params=params, split="test"
+        )
+    found["landmarks"] = train_landmarks.judge(
+        shared.faces, heatmaps, landmarks, inpainter=inpainter, params=params, split="test"
+    )
+    return found
 
 
 def _cost(params: Params) -> dict[str, int]:
@@ -289,20 +293,21 @@ def log(trial: Trial, faces: Path, *, settings: Settings) -> None:
 
 
 def write_table(trials: Sequence[Trial], out: Path, *, params: Params, page: Path | None = None) -> None:
-    """Write the table of these trials to `out` and, if given, as the accuracy section of `page`."""
+    """Write the table of these trials to `out`, its picture beside it, and the table into `page` if given."""
     by_system: dict[str, list[Trial]] = {}
     for trial in trials:
         by_system.setdefault(trial.system.name, []).append(trial)
     rows = [
-        accuracy_table.Row(of_one[0].system.title, [trial.result for trial in of_one])
+        accuracy_table.Row(of_one[0].system.title, {trial.seed: trial.result for trial in of_one})
         for of_one in by_system.values()
     ]
-    section = params.expression
+    mask, section = params.mask_classifier, params.expression
     text = (
-        f"{section.epochs} epochs, {section.batch_size} faces a step, on {default_device().type}; mean and "
-        "standard deviation over the seeds, on the test people.\n\n"
+        f"{section.epochs} epochs, {section.batch_size} faces a step (mask classifier: {mask.epochs} epochs) "
+        f"on {default_device().type}; mean and standard deviation over the seeds, on the test people.\n\n"
         + accuracy_table.markdown(rows, orientations=ORIENTATIONS, classes=params.classes)
     )
     atomic.write_text(out, text)
+    write_accuracy(rows, out.with_suffix(".png"))
     if page is not None:
         accuracy_table.replace_section(page, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +11,10 @@ from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
-from maskfer.learning.faces import Faces, load_for_training
+from maskfer.learning.faces import Faces, load, load_for_training
 from maskfer.learning.launch import trained
 from maskfer.learning.tasks.inpainting import InpaintingLoss, InpaintingTask, drawn_twins
-from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.learning.training import SCORE, Plan, Trainer, default_device
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
 
 WEIGHTS: Final = "inpainter.safetensors"
@@ -43,6 +43,17 @@ def run(
         record.write(work, metrics=metrics, history=done.history)
     done.checkpoint.remove()
     return InpainterReport(out / WEIGHTS, metrics)
+
+
+def judge(
+    faces: Path, heatmaps: Path, inpainter: Path, *, params: Params, split: str = "test"
+) -> dict[str, float]:
+    """Return the figures of what `run` left in the folder `inpainter` on another split of `faces`."""
+    task = trainer(faces, heatmaps, params=params, checkpoint=path_of(inpainter, folder=None)).task
+    export.load_weights(task.model.generator, inpainter / WEIGHTS)
+    others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
+    figures = replace(task, val=others).validate(task.model)
+    return {name: value for name, value in figures.items() if name != SCORE}
 
 
 def trainer(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> Trainer[InpaintingTask]:

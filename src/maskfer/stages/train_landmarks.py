@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture, export, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
-from maskfer.learning.faces import Faces, load_for_training
+from maskfer.learning.faces import Faces, load, load_for_training
 from maskfer.learning.launch import trained
 from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.tasks.landmarks import LandmarkTask, taught
-from maskfer.learning.training import Plan, Trainer, default_device
+from maskfer.learning.training import SCORE, Plan, Trainer, default_device
 from maskfer.stages.train_inpainter import WEIGHTS as INPAINTER
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
 
@@ -61,6 +61,24 @@ def run(
     return LandmarksReport(out / WEIGHTS, metrics)
 
 
+def judge(
+    faces: Path,
+    heatmaps: Path,
+    landmarks: Path,
+    *,
+    params: Params,
+    inpainter: Path | None = None,
+    split: str = "test",
+) -> dict[str, float]:
+    """Return the figures of what `run` left in the folder `landmarks` on another split of `faces`."""
+    checkpoint = path_of(landmarks, folder=None)
+    task = trainer(faces, heatmaps, params=params, checkpoint=checkpoint, inpainter=inpainter).task
+    export.load_weights(LandmarkReader(task.model, inpainter=task.inpainter), landmarks / WEIGHTS)
+    others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
+    figures = replace(task, val=others).validate(task.model)
+    return {name: value for name, value in figures.items() if name != SCORE}
+
+
 def trainer(
     faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, inpainter: Path | None = None
 ) -> Trainer[LandmarkTask]:
@@ -74,6 +92,9 @@ def trainer(
     reader = architecture.landmark_reader(params, inpainting=inpainter is not None)
     if inpainter is not None and reader.inpainter is not None:
         export.load_weights(reader.inpainter, inpainter / INPAINTER)
+    # A coordinate's own mean, so that training begins with what differs between faces. Not the task's doing:
+    # one is made anew to judge on other faces what is trained already.
+    reader.network.start_from(train.landmarks[taught(train)].mean(dim=0))
     task = LandmarkTask(
         model=reader.network,
         mask_classifier=classifier,

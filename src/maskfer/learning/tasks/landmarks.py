@@ -54,8 +54,6 @@ class LandmarkTask:
         if self.inpainter is not None:
             self.inpainter = placed(self.inpainter, self.device).eval()
         self._rows = torch.nonzero(taught(self.train)).squeeze(1)
-        # A coordinate's own mean, so that training begins with what differs between faces.
-        self.model.start_from(self.train.landmarks[self._rows].mean(dim=0).to(next(self.model.parameters())))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,0 +1,61 @@
+"""The systems of the accuracy table: both approaches, the compared methods, other backbones, the ablations.
+
+Which each is, and from which paper, is in docs/training.md and in the files of `learning/models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from maskfer.config import Params
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the table."""
+
+    name: str
+    title: str
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Section of params.yaml -> its keys that differ."""
+
+    def params(self, base: Params, *, seed: int) -> Params:
+        """Return the parameters of one run of this system."""
+        tree = base.model_dump(mode="json") | {"seed": seed}
+        for section, changed in self.overrides.items():
+            tree[section] = {**tree[section], **changed}
+        return Params.model_validate(tree)
+
+
+def _expression(name: str, title: str, **changed: Any) -> System:
+    return System(name, title, {"expression": changed})
+
+
+METHODS: Final = (
+    System("two_branch", "approach 2 (the default)"),
+    _expression("landmark_split", "approach 1", model="landmark_split"),
+    _expression("vgg19", "VGG19", model="vgg19"),
+    _expression("mobilenet", "MobileNet", model="mobilenet"),
+    _expression("deep_emotion", "Deep-Emotion", model="deep_emotion"),
+    _expression("pacnn", "pACNN", model="pacnn"),
+    _expression("gacnn", "gACNN", model="gacnn"),
+    _expression("ran", "RAN", model="ran"),
+    _expression("oadn", "OADN", model="oadn"),
+)
+VARIANTS: Final = (
+    _expression("resnet18", "approach 2 on ResNet-18", backbone="resnet18"),
+    _expression("vgg19_two_branch", "approach 2 on VGG19", backbone="vgg19"),
+    _expression("no_heatmap", "no heatmap, one branch", attention="none"),
+    _expression("only_unmasked", "H_u only, one branch", attention="unmasked"),
+    _expression("true_region", "the true region instead of the heatmap", attention="region"),
+    _expression("equal_losses", "both branches weigh the same", masked_branch_weight=0.5),
+    _expression("branch_transformer", "a spatial transformer in each branch", spatial_transformer=True),
+    System(
+        "no_transformer",
+        "no spatial transformer in the mask classifier",
+        {"mask_classifier": {"spatial_transformer": False}},
+    ),
+)
+SYSTEMS: Final = {system.name: system for system in (*METHODS, *VARIANTS)}
