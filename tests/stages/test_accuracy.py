@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskfer import provenance
-from maskfer.config import Params, Settings
+from maskfer.config import InpaintingParams, LandmarksParams, Params, Settings
 from maskfer.errors import TrainingError
 from maskfer.learning import systems
 from maskfer.registry.connection import connect
@@ -95,6 +95,19 @@ def test_new_code_that_judges_judges_anew_and_trains_nothing(
 
     assert not again.trained
     assert again.result["masked"]["accuracy"] >= 0
+
+
+@pytest.mark.usefixtures("trials")
+def test_parameters_that_a_system_does_not_read_change_nothing(toy_faces: Path, work: Path) -> None:
+    changed = PARAMS.model_copy(
+        update={"inpainting": InpaintingParams(epochs=3), "landmarks": LandmarksParams(epochs=3)}
+    )
+
+    [again] = accuracy.run(
+        toy_faces, work, params=changed, systems=SYSTEMS[:1], seeds=[1], real_masks=toy_faces
+    )
+
+    assert not again.trained
 
 
 @pytest.mark.usefixtures("trials")

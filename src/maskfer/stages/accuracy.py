@@ -92,7 +92,8 @@ def run(
             made_with = system.params(params, seed=seed)
             folder = shared.folder / system.name
             made = _made(folder, shared, made_with)
-            key = shared.key(made.key, "judged", real_sha256, code=provenance.code_sha256(__name__))
+            how = made_with.evaluation.model_dump(mode="json")
+            key = shared.key(made.key, how, real_sha256, code=provenance.code_sha256(__name__))
             judged = partial(_judged, made=made, shared=shared, params=made_with, real_masks=real_masks)
             _once(folder / _JUDGED, key, judged)
             result = json.loads((folder / _JUDGED / RESULT).read_text(encoding="utf-8"))
@@ -169,7 +170,12 @@ def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
 
 
 def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
-    key = shared.key(params.model_dump(mode="json"), code=provenance.training_code_sha256())
+    # The parameters of what this system has no part of change nothing.
+    unread = {"evaluation"}
+    unread |= set() if params.expression.reads_landmarks else {"landmarks"}
+    unread |= set() if params.expression.inpaints else {"inpainting"}
+    content = params.model_dump(mode="json", exclude=unread)
+    key = shared.key(content, code=provenance.training_code_sha256())
     releasable = params.expression.attention != "region"
     out = folder / (RELEASE if releasable else _UNRELEASED)
     # The checkpoint lies beside the folder that appears whole, so that a killed trial goes on from it.
