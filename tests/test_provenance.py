@@ -90,6 +90,28 @@ def test_the_code_of_a_training_is_all_of_ours_that_it_loads_and_not_what_judges
     assert not [name for name in reached if name.split(".")[1:2] in (["cli"], ["evaluation"], ["registry"])]
 
 
+def test_what_no_interpreter_reads_is_not_part_of_the_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "maskfer"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(provenance, "_PACKAGE", package)
+
+    def hashed(text: str) -> str:
+        (package / "one.py").write_text(text)
+        provenance.code_sha256.cache_clear()
+        return provenance.code_sha256("maskfer.one")
+
+    plain = hashed("def f(x):\n    return x + 1\n")
+    documented = hashed('"""One."""\ndef f(x):\n    """Add one."""\n    # Yes.\n    return (x + 1)\n')
+    changed = hashed("def f(x):\n    return x + 2\n")
+    provenance.code_sha256.cache_clear()
+
+    assert plain == documented
+    assert plain != changed
+
+
 def test_a_hash_of_code_covers_the_modules_it_is_asked_for() -> None:
     training = provenance.training_code_sha256()
 

@@ -89,28 +89,34 @@ def code_sha256(*modules: str) -> str:
     """Return the hash of these modules, all that they import of ours, and the versions of what computes.
 
     `modules` are full names, e.g. `maskfer.stages.evaluate`. An import counts wherever it stands in a file.
+    Comments, docstrings and layout do not count: a corrected sentence should not cost a training.
     """
     digest = hashlib.sha256()
-    for name, file in sorted(_reached(modules).items()):
-        digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for name, code in sorted(_reached(modules).items()):
+        digest.update(f"{name}\0{ast.dump(_Undocumented().visit(code))}\0".encode())
     for distribution in _COMPUTE:
         digest.update(f"{distribution}={_version(distribution)}\0".encode())
     return digest.hexdigest()
 
 
-def _reached(modules: tuple[str, ...]) -> dict[str, Path]:
-    """Return the modules and what they import of ours, with their files."""
-    reached: dict[str, Path] = {}
+class _Undocumented(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else node
+
+
+def _reached(modules: tuple[str, ...]) -> dict[str, ast.Module]:
+    """Return the modules and what they import of ours."""
+    reached: dict[str, ast.Module] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         file = _file(name)
         if file is None or name in reached:
             continue
-        reached[name] = file
+        reached[name] = ast.parse(file.read_bytes())
         # A module's packages are imported before it.
-        waiting += [name.rpartition(".")[0], *_imports(file)]
+        waiting += [name.rpartition(".")[0], *_imports(reached[name])]
     if missing := [name for name in modules if name not in reached]:
         raise ModuleNotFoundError(f"no module of ours: {', '.join(missing)}")
     return reached
@@ -124,8 +130,8 @@ def _file(name: str) -> Path | None:
     return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
 
-def _imports(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_bytes())):
+def _imports(code: ast.Module) -> Iterator[str]:
+    for node in ast.walk(code):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
