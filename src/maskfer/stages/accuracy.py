@@ -307,13 +307,22 @@ def write_table(trials: Sequence[Trial], out: Path, *, params: Params, page: Pat
         accuracy_table.Row(of_one[0].system.title, {trial.seed: trial.result for trial in of_one})
         for of_one in by_system.values()
     ]
-    mask, section = params.mask_classifier, params.expression
     text = (
-        f"{section.epochs} epochs, {section.batch_size} faces a step (mask classifier: {mask.epochs} epochs) "
-        f"on {default_device().type}; mean and standard deviation over the seeds, on the test people.\n\n"
+        f"{_budget(trials, params)}, on {default_device().type}; mean and standard deviation over the seeds, "
+        "on the test people.\n\n"
         + accuracy_table.markdown(rows, orientations=ORIENTATIONS, classes=params.classes)
     )
     atomic.write_text(out, text)
     write_accuracy(rows, out.with_suffix(".png"))
     if page is not None:
         accuracy_table.replace_section(page, text)
+
+
+def _budget(trials: Sequence[Trial], params: Params) -> str:
+    text = f"{params.expression.epochs} epochs of {params.expression.batch_size} faces a step"
+    before = [f"mask classifier {params.mask_classifier.epochs}"]
+    if any(trial.params.expression.inpaints for trial in trials):
+        before.append(f"inpainter {params.inpainting.epochs}")
+    if any(trial.params.expression.reads_landmarks for trial in trials):
+        before.append(f"landmarks {params.landmarks.epochs}")
+    return f"{text} ({', '.join(before)})"
