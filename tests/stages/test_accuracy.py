@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from maskfer import provenance
 from maskfer.config import InpaintingParams, LandmarksParams, Params, Settings
@@ -95,6 +97,26 @@ def test_new_code_that_judges_judges_anew_and_trains_nothing(
 
     assert not again.trained
     assert again.result["masked"]["accuracy"] >= 0
+
+
+@pytest.mark.usefixtures("trials")
+def test_what_another_process_is_making_is_waited_for_and_not_made_twice(toy_faces: Path, work: Path) -> None:
+    done: list[accuracy.Trial] = []
+
+    def read_back() -> None:
+        done.extend(
+            accuracy.run(toy_faces, work, params=PARAMS, systems=SYSTEMS[:1], seeds=[1], real_masks=toy_faces)
+        )
+
+    thread = threading.Thread(target=read_back)
+    with FileLock(work / "seed-1" / "two_branch" / f"{accuracy.RELEASE}.lock"):
+        thread.start()
+        thread.join(timeout=1)
+        assert thread.is_alive()
+        assert not done
+    thread.join()
+
+    assert [trial.trained for trial in done] == [False]
 
 
 @pytest.mark.usefixtures("trials")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from filelock import FileLock
 
 from maskfer import atomic, provenance
 from maskfer import release as releases
@@ -158,15 +159,19 @@ class _Shared:
 
 
 def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
-    """Let `make` write the folder `out` unless it did so under this key; return whether it had to."""
+    """Let `make` write the folder `out` unless it did so under this key; return whether it had to.
+
+    What another process is making is waited for, so that several can share a table's work.
+    """
     marker = out.with_name(f"{out.name}.key")
-    if out.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == key:
-        return False
     out.parent.mkdir(parents=True, exist_ok=True)
-    marker.unlink(missing_ok=True)
-    make(out)
-    atomic.write_text(marker, key)
-    return True
+    with FileLock(out.with_name(f"{out.name}.lock")):
+        if out.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == key:
+            return False
+        marker.unlink(missing_ok=True)
+        make(out)
+        atomic.write_text(marker, key)
+        return True
 
 
 def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
