@@ -114,6 +114,7 @@ def test_what_no_interpreter_reads_is_not_part_of_the_hash(
 
 def test_a_hash_of_code_covers_the_modules_it_is_asked_for() -> None:
     training = provenance.training_code_sha256()
+    provenance.code_sha256.cache_clear()
 
     assert training == provenance.training_code_sha256()
     assert training != provenance.training_code_sha256("maskfer.stages.evaluate")

@@ -165,14 +165,7 @@ class ExpressionParams(_Frozen):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # A table of ablations in which one key was silently ignored would compare a network with itself.
-        ignored: tuple[str, ...] = ()
-        if self.model != "two_branch":
-            ignored = ("backbone", "attention", "spatial_transformer")
-            if self.model != "landmark_split":
-                ignored = (*ignored, "width", "masked_branch_weight")
-        elif self.attention in ("unmasked", "none"):
-            ignored = ("masked_branch_weight",)
-        for name in ignored:
+        for name in self.ignored:
             default = type(self).model_fields[name].default
             if getattr(self, name) != default:
                 chosen = f"model {self.model} and attention {self.attention}"
@@ -182,6 +175,15 @@ class ExpressionParams(_Frozen):
                 "pretrained has no effect with model deep_emotion, no weights of it are published"
             )
         return self
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The keys that have no effect with this model and this attention."""
+        if self.model == "landmark_split":
+            return ("backbone", "attention", "spatial_transformer")
+        if self.model != "two_branch":
+            return ("backbone", "attention", "spatial_transformer", "width", "masked_branch_weight")
+        return ("masked_branch_weight",) if self.attention in ("unmasked", "none") else ()
 
     @property
     def reads_landmarks(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -71,6 +72,15 @@ def test_weights_of_another_architecture_are_refused_with_one_line(tiny_release:
 
     with pytest.raises(TrainingError, match=r"model\.safetensors: weights of another architecture") as caught:
         export.load_weights(other, tiny_release.weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_of_weights_is_refused_with_one_line(tiny_release: Release, tmp_path: Path) -> None:
+    damaged = tmp_path / "model.safetensors"
+    damaged.write_bytes(tiny_release.weights.read_bytes()[:1000])
+
+    with pytest.raises(TrainingError, match=r"model\.safetensors: the file is damaged") as caught:
+        export.load_weights(TwoBranchNet(classes=3, width=8), damaged)
     assert "\n" not in str(caught.value)
 
 

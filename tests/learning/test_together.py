@@ -19,6 +19,7 @@ import torch
 from torch import distributed, nn
 
 from maskfer.errors import TrainingError
+from maskfer.learning import launch
 from maskfer.learning.launch import Trained, trained
 from maskfer.learning.ranks import Ranks, SharedNorm
 from tests.learning import together
@@ -119,6 +120,17 @@ def test_an_error_in_one_process_is_named_once(tmp_path: Path, capfd: pytest.Cap
     with pytest.raises(TrainingError, match=r"process 2 of 2 failed: RuntimeError: something unexpected; "):
         _run(together.line, tmp_path / "run", processes=2, what="raise")
     assert capfd.readouterr().err.count("Traceback") == 1
+
+
+def test_code_that_was_changed_since_the_command_started_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "training_code_sha256", lambda: "what the command has loaded")
+
+    with pytest.raises(TrainingError, match="code that trains was changed on disk"):
+        _run(together.line, tmp_path / "run", processes=2)
+
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
 _PROGRAM = """

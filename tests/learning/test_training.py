@@ -140,11 +140,13 @@ def test_a_damaged_checkpoint_means_a_fresh_start(twins: Callable[..., Faces], t
 
 @dataclass
 class _Breaks:
-    """Two good epochs, then a loss that is not a number."""
+    """Two good epochs, then a loss that is not a number, or a gradient that is not in the last step."""
 
     title: str = "expression"
     model: nn.Linear = field(default_factory=lambda: nn.Linear(1, 1))
+    in_gradient: bool = False
     epoch: int = 0
+    step: int = 0
 
     def batches(self, generator: torch.Generator) -> Any:
         self.epoch += 1
@@ -152,7 +154,11 @@ class _Breaks:
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         del generator
+        self.step += 1
         value = self.model(batch.float().unsqueeze(1)).square().mean()
+        if self.in_gradient:
+            # The root's slope at zero is infinite.
+            return value + (0 * value).sqrt() if self.step == 6 else value
         return value * (math.nan if self.epoch == 3 else 1.0)
 
     def validate(self, model: nn.Linear) -> dict[str, float]:
@@ -176,6 +182,34 @@ def test_a_loss_that_is_not_a_number_stops_with_one_line_and_keeps_the_last_chec
     assert "\n" not in message
     resumed = Trainer(_Breaks(), Plan(4, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
     assert [next(resumed.epochs()).resumed, len(resumed.history)] == [True, 2]
+
+
+def test_weights_that_the_last_step_of_an_epoch_has_broken_do_not_replace_the_good_ones(
+    tmp_path: Path,
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", "run")
+    trainer = Trainer(_Breaks(in_gradient=True), Plan(3, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
+
+    with pytest.raises(
+        TrainingError, match=r"expression: weight \w+ is nan or inf after epoch 3.*epoch 2 is kept"
+    ):
+        list(trainer.epochs())
+
+    assert len(trainer.history) == 2
+
+
+def test_what_other_processes_trained_is_taken_over_only_when_it_is_finished(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", "run")
+    done = Trainer(_Breaks(), Plan(2, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
+    list(done.epochs())
+
+    reader = Trainer(_Breaks(), Plan(2, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint)
+    reader.read_back()
+
+    assert all(torch.equal(reader.best[name], value) for name, value in done.best.items())
+    other = Checkpoint(checkpoint.path, "another run")
+    with pytest.raises(TrainingError, match="0 of 2 epochs of this run were found"):
+        Trainer(_Breaks(), Plan(2, 2, 0.5), seed=0, device=CPU, checkpoint=other).read_back()
 
 
 def test_the_region_term_pulls_the_head_from_the_exact_map_to_the_drawn_mask(

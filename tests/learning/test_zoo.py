@@ -14,8 +14,8 @@ from maskfer.learning.models.backbones import fold_norms, resnet18, vgg19
 from maskfer.learning.models.baselines.acnn import ACNNNet, PatchUnits, patches
 from maskfer.learning.models.baselines.deep_emotion import DeepEmotionNet
 from maskfer.learning.models.baselines.mobilenet import MobileNet
-from maskfer.learning.models.baselines.oadn import OADNNet, point_maps
-from maskfer.learning.models.baselines.points import expression_points
+from maskfer.learning.models.baselines.oadn import OADNNet, is_bare, point_maps
+from maskfer.learning.models.baselines.points import POINTS, expression_points
 from maskfer.learning.models.baselines.ran import RANNet, region_biased_loss, regions
 from maskfer.learning.models.baselines.vgg19 import VGG19Net
 from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext, Head
@@ -224,6 +224,17 @@ def test_a_point_outside_the_crop_has_an_empty_map_and_one_inside_a_peak_at_its_
     assert maps[0, 0].abs().max() == 0
     assert divmod(int(maps[0, 1].argmax()), 6) == (1, 4)
     assert maps.max() <= 1
+
+
+def test_a_point_under_the_mask_is_not_looked_at() -> None:
+    heatmap = torch.zeros(1, 12, 12)
+    heatmap[:, 6:] = 1
+    points = torch.full((1, POINTS, 2), 0.25)
+    points[0, 3] = torch.tensor([0.5, 0.75])
+
+    bare = is_bare(points, heatmap)
+
+    assert bare.logical_not().nonzero().tolist() == [[0, 3]]
 
 
 def test_ran_reads_the_face_and_five_enlarged_crops_of_it() -> None:

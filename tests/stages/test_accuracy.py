@@ -11,9 +11,10 @@ import pytest
 from filelock import FileLock
 
 from maskfer import provenance
-from maskfer.config import InpaintingParams, LandmarksParams, Params, Settings
-from maskfer.errors import TrainingError
+from maskfer.config import DataParams, InpaintingParams, LandmarksParams, Params, Settings
+from maskfer.errors import DatasetError, TrainingError
 from maskfer.learning import systems
+from maskfer.learning.training import machine
 from maskfer.registry.connection import connect
 from maskfer.stages import accuracy, train_expression
 
@@ -53,8 +54,10 @@ def test_what_ships_is_timed_and_judged_on_real_masks(trials: list[accuracy.Tria
 
     assert released.result["ms_a_face"] > 0
     assert 0 <= released.result["real_mask_accuracy"] <= 1
-    assert (released.folder / accuracy.RELEASE / "model.onnx").is_file()
-    assert not (unreleased.folder / accuracy.RELEASE).exists()
+    assert released.result["trained_on"] == machine()
+    assert released.release is not None
+    assert (released.release / "model.onnx").is_file()
+    assert unreleased.release is None
 
 
 def test_a_second_run_trains_nothing_and_says_so(
@@ -77,13 +80,14 @@ def test_what_comes_before_the_expression_is_trained_once_for_all_systems(work: 
     assert sorted(shared) == ["heatmaps", "masks"]
 
 
-@pytest.mark.usefixtures("trials")
 def test_new_code_that_judges_judges_anew_and_trains_nothing(
-    toy_faces: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_faces: Path,
+    work: Path,
+    trials: list[accuracy.Trial],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copied = shutil.copytree(work, tmp_path / "work")
-    result = copied / "seed-1" / "two_branch" / "judged" / accuracy.RESULT
-    result.write_text("{}")
     hashed = provenance.code_sha256
     monkeypatch.setattr(
         provenance,
@@ -96,11 +100,15 @@ def test_new_code_that_judges_judges_anew_and_trains_nothing(
     )
 
     assert not again.trained
-    assert again.result["masked"]["accuracy"] >= 0
+    assert again.judged != trials[0].judged.relative_to(work) / copied
+    assert again.result["masked"] == trials[0].result["masked"]
 
 
-@pytest.mark.usefixtures("trials")
-def test_what_another_process_is_making_is_waited_for_and_not_made_twice(toy_faces: Path, work: Path) -> None:
+def test_what_another_process_is_making_is_waited_for_and_not_made_twice(
+    toy_faces: Path, work: Path, trials: list[accuracy.Trial]
+) -> None:
+    made = trials[0].release
+    assert made is not None
     done: list[accuracy.Trial] = []
 
     def read_back() -> None:
@@ -109,7 +117,7 @@ def test_what_another_process_is_making_is_waited_for_and_not_made_twice(toy_fac
         )
 
     thread = threading.Thread(target=read_back)
-    with FileLock(work / "seed-1" / "two_branch" / f"{accuracy.RELEASE}.lock"):
+    with FileLock(made.with_name(f"{made.name}.lock")):
         thread.start()
         thread.join(timeout=1)
         assert thread.is_alive()
@@ -132,33 +140,32 @@ def test_parameters_that_a_system_does_not_read_change_nothing(toy_faces: Path, 
     assert not again.trained
 
 
-@pytest.mark.usefixtures("trials")
 def test_a_changed_parameter_is_trained_anew_and_a_failure_keeps_what_is_finished(
-    toy_faces: Path, work: Path, tmp_path: Path
+    toy_faces: Path, work: Path, trials: list[accuracy.Trial], tmp_path: Path
 ) -> None:
     copied = shutil.copytree(work, tmp_path / "work")
     diverging = replace(SYSTEMS[1], overrides={"expression": {"learning_rate": 1e30, "epochs": 2}})
     done: list[accuracy.Trial] = []
-    trials = accuracy.run(
+    running = accuracy.run(
         toy_faces, copied, params=PARAMS, systems=[SYSTEMS[0], diverging], seeds=[1], real_masks=toy_faces
     )
 
     with pytest.raises(TrainingError, match="expression"):
-        done.extend(trials)
+        done.extend(running)
 
     assert [(trial.system.name, trial.trained) for trial in done] == [("two_branch", False)]
-    again = next(
-        accuracy.run(toy_faces, copied, params=PARAMS, systems=SYSTEMS[:1], seeds=[1], real_masks=toy_faces)
+    # What the failed system had made with other parameters is there still.
+    again = list(
+        accuracy.run(toy_faces, copied, params=PARAMS, systems=SYSTEMS, seeds=[1], real_masks=toy_faces)
     )
-    assert not again.trained
+    assert [trial.trained for trial in again] == [False, False, False]
+    assert [trial.result for trial in again] == [trial.result for trial in trials]
 
 
-def test_every_trial_is_a_run_in_mlflow_once(
-    toy_faces: Path, trials: list[accuracy.Trial], settings: Settings
-) -> None:
+def test_every_trial_is_a_run_in_mlflow_once(trials: list[accuracy.Trial], settings: Settings) -> None:
     for _ in range(2):
         for trial in trials:
-            accuracy.log(trial, toy_faces, settings=settings)
+            accuracy.log(trial, settings=settings)
 
     client = connect(settings, create=False)
     experiment = client.get_experiment_by_name(f"{settings.model_name}-accuracy")
@@ -188,6 +195,17 @@ def test_the_table_is_written_into_a_page_and_leaves_the_rest(
     assert text.count("| approach 2 (the default) | 1 |") == 1
     assert (tmp_path / "table.md").read_text() in text
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_of_another_size_is_refused_before_anything_is_trained(
+    toy_faces: Path, tmp_path: Path
+) -> None:
+    params = PARAMS.model_copy(update={"data": DataParams(crop_size=64)})
+
+    with pytest.raises(DatasetError, match=r"faces\.parquet: its faces are 96 pixels wide"):
+        next(accuracy.run(toy_faces, tmp_path / "work", params=params, systems=SYSTEMS, seeds=[1]))
+
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_network_that_reads_the_true_region_is_not_released(toy_faces: Path, tmp_path: Path) -> None:

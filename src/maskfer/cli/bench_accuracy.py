@@ -70,10 +70,10 @@ def accuracy(
     ):
         trials.append(trial)
         typer.echo(_line(trial, done=len(trials), total=len(chosen) * len(wanted)))
-        stage.log(trial, faces, settings=settings)
+        stage.log(trial, settings=settings)
         # After each one: a run that is stopped leaves the table of what is done.
         stage.write_table(trials, folder / "table.md", params=made_with, page=results)
-    typer.echo(f"look next  {folder / 'table.md'}, table.png; {folder}/seed-*/*/judged/evaluation/plots")
+    typer.echo(f"look next  {folder / 'table.md'}, table.png; {folder}/seed-*/*/judged-*/evaluation/plots")
 
 
 def _systems(names: str) -> list[System]:
@@ -103,8 +103,12 @@ def _seeds(text: str) -> list[int]:
 
 def _line(trial: Trial, *, done: int, total: int) -> str:
     figures = ", ".join(
-        f"{kind} {trial.result[kind]['accuracy']:.3f} / {trial.result[kind]['macro_f1']:.3f}"
+        f"{kind} {_shown(trial.result[kind]['accuracy'])} / {_shown(trial.result[kind]['macro_f1'])}"
         for kind in ("masked", "unmasked")
     )
     before = "" if trial.trained else " (done before)"
     return f"{done}/{total}  {trial.system.name}, seed {trial.seed}: accuracy / macro-F1 {figures}{before}"
+
+
+def _shown(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"

@@ -122,10 +122,13 @@ def warp_landmarks(landmarks: Float[Tensor, "b 68 2"], warps: Warps) -> Float[Te
     """Move landmarks, in sides of the crop, with their faces; a mirrored face's are numbered anew."""
     index = torch.tensor(_MIRRORED_LANDMARKS, device=landmarks.device)
     numbered = torch.where(warps.mirrored.view(-1, 1, 1), landmarks[:, index], landmarks)
-    linear, shift = warps.theta[:, :, :2], warps.theta[:, :, 2]
-    # theta says where a pixel of the output comes from, so a point of the input goes the other way.
-    moved: Tensor = torch.linalg.solve(linear, ((2 * numbered - 1) - shift.unsqueeze(1)).transpose(1, 2))
-    return (moved.transpose(1, 2) + 1) / 2
+    (a, b, across), (c, d, down) = (row.unsqueeze(2).unbind(dim=1) for row in warps.theta.unbind(dim=1))
+    # theta says where a pixel of the output comes from, so a point of the input goes the other way. The
+    # inverse is written out: torch's own looks at its result, for which an accelerator would stop.
+    x, y = (2 * numbered - 1).unbind(dim=2)
+    x, y, area = x - across, y - down, a * d - b * c
+    moved = torch.stack([(d * x - b * y) / area, (a * y - c * x) / area], dim=2)
+    return (moved + 1) / 2
 
 
 def relight_alike(
@@ -156,8 +159,12 @@ def relight(
     faces = (faces - MIDDLE_GREY) * torch.exp(draw(jitter.contrast)) + MIDDLE_GREY + draw(jitter.brightness)
     amount = torch.rand(count, generator=generator, device=generator.device)
     chosen = torch.rand(count, generator=generator, device=generator.device) < jitter.blur
-    # Only the chosen ones: on a processor the blur costs as much as the backbone's first blocks.
-    faces[chosen] = torch.lerp(faces[chosen], _blurred(faces[chosen]), amount[chosen].view(-1, 1, 1, 1))
+    if faces.is_cuda:
+        # Which are chosen is not asked: the accelerator would stop for the answer.
+        faces = torch.lerp(faces, _blurred(faces), (amount * chosen).view(-1, 1, 1, 1))
+    else:
+        # Only the chosen ones: on a processor the blur costs as much as the backbone's first blocks.
+        faces[chosen] = torch.lerp(faces[chosen], _blurred(faces[chosen]), amount[chosen].view(-1, 1, 1, 1))
     deviation = torch.rand((count, 1, 1, 1), generator=generator, device=generator.device) * jitter.noise
     noise = torch.randn(faces.shape, generator=generator, device=generator.device)
     return (faces + noise * deviation).clamp(0, 255)

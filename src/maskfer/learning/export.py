@@ -16,6 +16,7 @@ import onnxruntime as ort
 import torch
 from jaxtyping import Float, UInt8
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -162,6 +163,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(read_tensors(path))
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such weights; run the stage that makes them") from error
+    except SafetensorError as error:
+        raise TrainingError(f"{path}: the file is damaged ({error}); run the stage that makes it") from error
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
         raise TrainingError(

@@ -34,6 +34,7 @@ from maskfer.errors import TrainingError
 from maskfer.learning import record
 from maskfer.learning.checkpoint import Checkpoint
 from maskfer.learning.training import EpochReport, Trainer, Work
+from maskfer.provenance import training_code_sha256
 
 Arguments = ParamSpec("Arguments")
 
@@ -70,15 +71,19 @@ def trained(
     else:
         arguments = inspect.signature(make).bind(*args, **kwargs).arguments
         _run_together(trainer.task.title, job_of(make, arguments), count=count)
-        for report in trainer.epochs():
-            assert report.resumed, "they left the checkpoint of the last epoch"
+        trainer.read_back()
     trainer.task.model.load_state_dict(trainer.best)
     return Trained(trainer.task, record.figures(trainer), trainer.history, trainer.checkpoint)
 
 
 def job_of(make: Callable[..., Trainer[Any]], arguments: Mapping[str, Any]) -> str:
     """Return what a worker has to make, as JSON."""
-    called = {"module": make.__module__, "function": make.__name__, "arguments": arguments}
+    called = {
+        "module": make.__module__,
+        "function": make.__name__,
+        "arguments": arguments,
+        "code_sha256": training_code_sha256(),
+    }
     return json.dumps(to_jsonable_python(called))
 
 

@@ -30,12 +30,17 @@ def adjusted_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Cross-entropy with the logits lifted by the class priors while training, for rare classes.
 
+    Rows with label -1 do not count; where there are no others it is 0.
+
     `strength` 0 is the plain loss, 1 makes the answer as if all classes were equally frequent. `smoothing`
     keeps wrong labels from being learnt by heart.
 
     Source: Menon et al. (2021), "Long-tail learning via logit adjustment", §4.2.
     """
-    return functional.cross_entropy(logits + strength * log_prior, labels, label_smoothing=smoothing)
+    total = functional.cross_entropy(
+        logits + strength * log_prior, labels, ignore_index=-1, label_smoothing=smoothing, reduction="sum"
+    )
+    return total / (labels >= 0).sum().clamp(min=1)
 
 
 def expression(

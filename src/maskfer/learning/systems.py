@@ -9,7 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from maskfer.config import Params
+from pydantic import ValidationError
+
+from maskfer.config import ExpressionParams, Params
+from maskfer.errors import ParamsError
+
+_WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "expression": {
+        "model": "two_branch",
+        "backbone": "small",
+        "attention": "heatmap",
+        "spatial_transformer": False,
+    },
+    "mask_classifier": {"spatial_transformer": True},
+}
+"""What a row of the table is, whatever params.yaml says: the default, from which each system differs."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +33,24 @@ class System:
     name: str
     title: str
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Section of params.yaml -> its keys that differ."""
+    """Section of params.yaml -> its keys that differ from the default's."""
 
     def params(self, base: Params, *, seed: int) -> Params:
-        """Return the parameters of one run of this system."""
+        """Return the parameters of one run: `base`, but for what makes the system.
+
+        Raises `ParamsError` naming the system where the two do not go together.
+        """
         tree = base.model_dump(mode="json") | {"seed": seed}
-        for section, changed in self.overrides.items():
-            tree[section] = {**tree[section], **changed}
-        return Params.model_validate(tree)
+        for section, pinned in _WHOLE.items():
+            tree[section] = {**tree[section], **pinned, **self.overrides.get(section, {})}
+        chosen = ExpressionParams.model_construct(**tree["expression"])
+        tree["expression"] = {
+            name: value for name, value in tree["expression"].items() if name not in chosen.ignored
+        }
+        try:
+            return Params.model_validate(tree)
+        except ValidationError as error:
+            raise ParamsError(f"system {self.name}: {error.errors()[0]['msg']}") from error
 
 
 def _expression(name: str, title: str, **changed: Any) -> System:
@@ -50,7 +74,9 @@ VARIANTS: Final = (
     _expression("no_heatmap", "no heatmap, one branch", attention="none"),
     _expression("only_unmasked", "H_u only, one branch", attention="unmasked"),
     _expression("true_region", "the true region instead of the heatmap", attention="region"),
-    _expression("equal_losses", "both branches weigh the same", masked_branch_weight=0.5),
+    _expression(
+        "equal_losses", "both branches weigh the same, in losses and answer", masked_branch_weight=0.5
+    ),
     _expression("branch_transformer", "a spatial transformer in each branch", spatial_transformer=True),
     System(
         "no_transformer",

@@ -154,6 +154,20 @@ class Trainer(Generic[Work]):
                 self._save(self.checkpoint, model, average, optimizer)
             yield report
 
+    def read_back(self) -> None:
+        """Take over the run that other processes have finished, from its checkpoint.
+
+        Raises `TrainingError` where that is not this run's, or not finished.
+        """
+        model = placed(self.task.model, self.device)
+        if self.checkpoint is not None:
+            self._resume(self.checkpoint, model, copy.deepcopy(model), _optimizer(model, self.plan))
+        if len(self.history) < self.plan.epochs:
+            raise TrainingError(
+                f"{self.task.title}: {len(self.history)} of {self.plan.epochs} epochs of this run were found "
+                "after training; its data were changed meanwhile, or its checkpoint removed; start it again"
+            )
+
     def _run_epoch(
         self,
         epoch: int,
@@ -191,6 +205,7 @@ class Trainer(Generic[Work]):
                 if (steps + 1) % _READ_EVERY == 0:
                     self._require_finite(losses.read(), epoch)
         self._require_finite(losses.read(), epoch)
+        self._require_finite_weights(model, epoch)
         return sum(losses.values) / max(1, len(losses.values))
 
     def _part(self, batch: Int64[Tensor, " b *rest"]) -> Int64[Tensor, " part *rest"]:
@@ -204,15 +219,23 @@ class Trainer(Generic[Work]):
     def _require_finite(self, losses: list[float], epoch: int) -> None:
         for step, value in enumerate(losses, 1):
             if not math.isfinite(value):
-                raise TrainingError(self._diverged(value, epoch, step))
+                raise TrainingError(
+                    self._diverged(f"the loss is {value} at epoch {epoch}, step {step}", epoch)
+                )
 
-    def _diverged(self, value: float, epoch: int, step: int) -> str:
+    def _require_finite_weights(self, model: nn.Module, epoch: int) -> None:
+        # The loss of an epoch's last step says nothing of what that step made of the weights.
+        for name, parameter in model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise TrainingError(self._diverged(f"weight {name} is nan or inf after epoch {epoch}", epoch))
+
+    def _diverged(self, what: str, epoch: int) -> str:
         kept = "no epoch was finished"
         if self.checkpoint is not None and epoch > 1:
             kept = f"epoch {epoch - 1} is kept in {self.checkpoint.path}"
         return (
-            f"{self.task.title}: the loss is {value} at epoch {epoch}, step {step}, expected a number; "
-            f"{kept}; lower {self.task.title}.learning_rate (now {self.plan.learning_rate:g})"
+            f"{self.task.title}: {what}, expected a number; {kept}; lower {self.task.title}.learning_rate "
+            f"(now {self.plan.learning_rate:g}), which starts over"
         )
 
     def _save(
@@ -274,12 +297,22 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def machine() -> str:
+    """Return what a training runs on here, in words, for what is said about its result."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{torch.get_num_threads()} processor threads"
+
+
 def reduced_precision(device: torch.device) -> torch.autocast:
     """bfloat16 where the hardware multiplies matrices of it, float32 elsewhere.
 
     AVX-512's bfloat16 does not count: with it these convolutions took 1.3 to 2 times as long as in float32.
     """
-    fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 

@@ -22,10 +22,11 @@ from pydantic import validate_call
 from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import record as recorded
 
-from maskfer.errors import MaskferError
+from maskfer.errors import MaskferError, TrainingError
 from maskfer.learning import record
 from maskfer.learning.ranks import Ranks
 from maskfer.learning.training import Trainer
+from maskfer.provenance import training_code_sha256
 
 _PATIENCE_S: Final = 3.0
 """Time for the agent to end this process: where another was lost, this one's error says nothing."""
@@ -60,6 +61,10 @@ def _train(job: Path) -> None:
 
 def _make(job: Path) -> Trainer[Any]:
     called = json.loads(job.read_text(encoding="utf-8"))
+    if called["code_sha256"] != training_code_sha256():
+        raise TrainingError(
+            "the code that trains was changed on disk since this command was started; start it again"
+        )
     make = getattr(import_module(called["module"]), called["function"])
     trainer: Trainer[Any] = validate_call(make)(**called["arguments"])
     return trainer

@@ -4,7 +4,7 @@ A system is a network and what of it is switched off. Each runs the stages that 
 the same faces, with the same augmentation and the same budget; what comes before the expression is trained
 once per seed and shared. What is trained is kept under the hash of all that could change it, and what was
 found out about it under the hash of all that could change that: new code that judges trains nothing. A killed
-run goes on from its last epoch.
+run goes on from its last epoch, and what other parameters have made stays beside it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from typing import Any, Final
 import numpy as np
 from filelock import FileLock
 
-from maskfer import atomic, provenance
-from maskfer import release as releases
+from maskfer import atomic, provenance, release
 from maskfer.config import Params, Settings
-from maskfer.data.table import FacesTable, read_metadata, table_sha256
+from maskfer.data.table import FacesTable, table_sha256
+from maskfer.errors import DatasetError
 from maskfer.evaluation import accuracy_table
 from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
 from maskfer.inference import Analyzer
 from maskfer.labels import ORIENTATIONS
 from maskfer.learning import architecture, cost
+from maskfer.learning.checkpoint import path_of
 from maskfer.learning.faces import load
 from maskfer.learning.systems import System
-from maskfer.learning.training import default_device
+from maskfer.learning.training import machine
 from maskfer.registry import Registry
-from maskfer.release import Release
+from maskfer.release import Lineage, Release
 from maskfer.stages import (
     compute_heatmaps,
     evaluate,
@@ -46,9 +47,6 @@ from maskfer.stages import (
 )
 
 RESULT: Final = "result.json"
-RELEASE: Final = "release"
-_JUDGED: Final = "judged"
-_UNRELEASED: Final = "unreleased"
 _TIMED_FACES: Final = 256
 _TIMED_ROUNDS: Final = 5
 
@@ -60,12 +58,15 @@ class Trial:
     system: System
     seed: int
     params: Params
-    folder: Path
-    """Holds `judged` and, unless the system cannot be released, `release`."""
+    release: Path | None
+    """None where the system cannot be released."""
+    judged: Path
+    """Folder with `result.json`, and for a release the figures and plots of its evaluation."""
     result: dict[str, Any]
     """`accuracy` and `macro_f1` of `masked` and `unmasked` test faces, what the network costs, and more."""
     key: str
     """Hash of all that could change the result."""
+    lineage: Lineage
     trained: bool
     """False where its networks were there before; False as well where only the judging was new."""
 
@@ -82,23 +83,44 @@ def run(
     """Train and judge every system with every seed, seed by seed, yielding each when it is done.
 
     `real_masks` is a faces table of photographs of real masks, on which the mask classifiers are judged.
-    Raises `DatasetError` where one of the tables is none, before anything is trained.
+    Raises `DatasetError` where one of the tables is none or has faces of another size, and `ParamsError`
+    where a system does not go together with `params`, before anything is trained.
     """
     for table in (faces, *(() if real_masks is None else (real_masks,))):
-        read_metadata(table)
+        _require_faces(table, crop_size=params.data.crop_size)
     real_sha256 = None if real_masks is None else table_sha256(real_masks)
-    for seed in seeds:
-        shared = _Shared(faces, work / f"seed-{seed}")
-        for system in systems:
-            made_with = system.params(params, seed=seed)
-            folder = shared.folder / system.name
-            made = _made(folder, shared, made_with)
-            how = made_with.evaluation.model_dump(mode="json")
-            key = shared.key(made.key, how, real_sha256, code=provenance.code_sha256(__name__))
-            judged = partial(_judged, made=made, shared=shared, params=made_with, real_masks=real_masks)
-            _once(folder / _JUDGED, key, judged)
-            result = json.loads((folder / _JUDGED / RESULT).read_text(encoding="utf-8"))
-            yield Trial(system, seed, made_with, folder, result, key, made.fresh)
+    wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
+    # Now: a run takes hours, and what is committed meanwhile is not what runs.
+    lineage = provenance.lineage(faces)
+    for seed, system, made_with in wanted:
+        shared = _Shared(faces, work / f"seed-{seed}", lineage)
+        made = _made(shared.folder / system.name, shared, made_with)
+        how = made_with.evaluation.model_dump(mode="json")
+        code = provenance.code_sha256(__name__)
+        key = shared.key(system.name, made.key, how, real_sha256, code=code)
+        judged = _keyed(shared.folder / system.name, "judged", key)
+        judge = partial(_judge, made=made, shared=shared, params=made_with, real_masks=real_masks)
+        _once(judged, key, judge)
+        yield Trial(
+            system,
+            seed,
+            made_with,
+            made.out if made.is_release else None,
+            judged,
+            json.loads((judged / RESULT).read_text(encoding="utf-8")),
+            key,
+            lineage,
+            made.fresh,
+        )
+
+
+def _require_faces(table: Path, *, crop_size: int) -> None:
+    got = FacesTable.read(table, columns=["face_id"]).crop_size
+    if got != crop_size:
+        raise DatasetError(
+            f"{table}: its faces are {got} pixels wide, data.crop_size is {crop_size}; "
+            "build the dataset again with the present params"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,7 @@ class _Made:
 
     out: Path
     """A release folder; for a system that cannot be released, one with its figures on the test people."""
+    is_release: bool
     key: str
     """Hash of all that could change it."""
     fresh: bool
@@ -119,6 +142,7 @@ class _Shared:
 
     faces: Path
     folder: Path
+    lineage: Lineage
 
     def key(self, *parts: Any, code: str) -> str:
         """Return the hash of the faces, the hash of the code and `parts`."""
@@ -153,9 +177,14 @@ class _Shared:
         read = {"seed", "classes", "data", *sections}
         content = params.model_dump(mode="json", include=read)
         key = self.key(name, content, code=provenance.training_code_sha256())
-        out = self.folder / "shared" / f"{name}-{key[:8]}"
+        out = _keyed(self.folder / "shared", name, key)
         _once(out, key, partial(stage, params=params))
         return out
+
+
+def _keyed(folder: Path, name: str, key: str) -> Path:
+    # A name of its own for each key: what another key's run made is not replaced.
+    return folder / f"{name}-{key[:8]}"
 
 
 def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
@@ -163,15 +192,22 @@ def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
 
     What another process is making is waited for, so that several can share a table's work.
     """
-    marker = out.with_name(f"{out.name}.key")
+    marker = _marker(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(f"{out.name}.lock")):
-        if out.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == key:
+        if out.is_dir() and marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["key"] == key:
             return False
-        marker.unlink(missing_ok=True)
         make(out)
-        atomic.write_text(marker, key)
+        atomic.write_text(marker, json.dumps({"key": key, "made_on": machine()}))
         return True
+
+
+def _marker(out: Path) -> Path:
+    return out.with_name(f"{out.name}.json")
+
+
+def _made_on(out: Path) -> str:
+    return str(json.loads(_marker(out).read_text(encoding="utf-8"))["made_on"])
 
 
 def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
@@ -180,33 +216,36 @@ def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
     unread |= set() if params.expression.reads_landmarks else {"landmarks"}
     unread |= set() if params.expression.inpaints else {"inpainting"}
     content = params.model_dump(mode="json", exclude=unread)
-    key = shared.key(content, code=provenance.training_code_sha256())
+    weights = params.expression.pretrained
+    # Where it is missing, the stage says so.
+    start = release.file_sha256(weights) if weights is not None and weights.is_file() else None
+    key = shared.key(content, start, code=provenance.training_code_sha256())
     releasable = params.expression.attention != "region"
-    out = folder / (RELEASE if releasable else _UNRELEASED)
+    out = _keyed(folder, "release" if releasable else "unreleased", key)
     # The checkpoint lies beside the folder that appears whole, so that a killed trial goes on from it.
-    make = partial(_released if releasable else _unreleased, shared=shared, params=params, checkpoints=folder)
-    return _Made(out, key, _once(out, key, make))
+    make = partial(_release if releasable else _figures, shared=shared, params=params, checkpoints=folder)
+    return _Made(out, releasable, key, _once(out, key, make))
 
 
-def _released(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
+def _release(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
     train_expression.run(
         shared.faces,
         shared.heatmaps(params),
         out,
         params=params,
-        lineage=provenance.lineage(shared.faces),
+        lineage=shared.lineage,
         landmarks=shared.landmarks(params),
         checkpoints=checkpoints,
     )
 
 
-def _unreleased(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
+def _figures(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
     # What reads the true region is judged by its task, on the test people: serving could not run it.
     trained = train_expression.train(
         shared.faces,
         shared.heatmaps(params),
         params=params,
-        checkpoint=checkpoints / ".true_region.checkpoint.safetensors",
+        checkpoint=path_of(out, folder=checkpoints),
     )
     test = load(shared.faces, split="test", classes=params.classes, crop_size=params.data.crop_size)
     figures = replace(trained.task, val=test).validate(trained.task.model)
@@ -215,23 +254,24 @@ def _unreleased(out: Path, *, shared: _Shared, params: Params, checkpoints: Path
     trained.checkpoint.remove()
 
 
-def _judged(out: Path, *, made: _Made, shared: _Shared, params: Params, real_masks: Path | None) -> None:
+def _judge(out: Path, *, made: _Made, shared: _Shared, params: Params, real_masks: Path | None) -> None:
     with atomic.new_folder(out) as work:
-        if made.out.name == RELEASE:
+        if made.is_release:
             found = evaluate.run(made.out, shared.faces, work / "evaluation", params=params).metrics
-            release = releases.read(made.out)
+            shipped = release.read(made.out)
             result = _answers(found) | {
-                "real_mask_accuracy": None if real_masks is None else _mask_accuracy(release, real_masks),
-                "ms_a_face": _ms_a_face(release, shared.faces),
+                "real_mask_accuracy": None if real_masks is None else _mask_accuracy(shipped, real_masks),
+                "ms_a_face": _ms_a_face(shipped, shared.faces),
                 **_networks_before(shared, params),
             }
         else:
             figures = json.loads((made.out / RESULT).read_text(encoding="utf-8"))
             result = {
-                kind: {name: figures[f"{kind}_{name}"] for name in ("accuracy", "macro_f1")}
+                kind: {name: figures.get(f"{kind}_{name}") for name in ("accuracy", "macro_f1")}
                 for kind in ("masked", "unmasked")
             }
-        (work / RESULT).write_text(evaluate.to_text(result | _cost(params)), encoding="utf-8")
+        result |= {"trained_on": _made_on(made.out), **_cost(params)}
+        (work / RESULT).write_text(evaluate.to_text(result), encoding="utf-8")
 
 
 def _answers(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,17 +311,17 @@ def _cost(params: Params) -> dict[str, int]:
     }
 
 
-def _mask_accuracy(release: Release, faces: Path) -> float:
-    table = FacesTable.read(faces, columns=columns_needed(release.classes))
+def _mask_accuracy(shipped: Release, faces: Path) -> float:
+    table = FacesTable.read(faces, columns=columns_needed(shipped.classes))
     # Drawn twins say nothing of real masks.
     real = table.where(np.array([origin != "drawn" for origin in table.column("mask_origin")], np.bool_))
     is_masked = np.array(real.column("is_masked"), np.bool_)
-    return float(((Analyzer(release).predict(real.images()).masked >= 0.5) == is_masked).mean())
+    return float(((Analyzer(shipped).predict(real.images()).masked >= 0.5) == is_masked).mean())
 
 
-def _ms_a_face(release: Release, faces: Path) -> float:
+def _ms_a_face(shipped: Release, faces: Path) -> float:
     """Median time of a face in a batch, the whole released graph on one thread of ONNX Runtime."""
-    analyzer = Analyzer(release, threads=1)
+    analyzer = Analyzer(shipped, threads=1)
     images = FacesTable.read(faces, split="test", columns=["image"]).images()[:_TIMED_FACES]
     analyzer.predict(images[:8])
     seconds = []
@@ -292,14 +332,14 @@ def _ms_a_face(release: Release, faces: Path) -> float:
     return 1000 * float(np.median(seconds)) / len(images)
 
 
-def log(trial: Trial, faces: Path, *, settings: Settings) -> None:
+def log(trial: Trial, *, settings: Settings) -> None:
     """Log a trial to MLflow, in an experiment of its own; one that was logged before is not logged again."""
     Registry(settings).log_trial(
         name=f"{trial.system.name}-seed-{trial.seed}",
         key=trial.key,
         params=trial.params.model_dump(mode="json"),
         figures=trial.result,
-        lineage=provenance.lineage(faces),
+        lineage=trial.lineage,
     )
 
 
@@ -312,9 +352,10 @@ def write_table(trials: Sequence[Trial], out: Path, *, params: Params, page: Pat
         accuracy_table.Row(of_one[0].system.title, {trial.seed: trial.result for trial in of_one})
         for of_one in by_system.values()
     ]
+    machines = {trial.result["trained_on"] for trial in trials}
     text = (
-        f"{_budget(trials, params)}, on {default_device().type}; mean and standard deviation over the seeds, "
-        "on the test people.\n\n"
+        f"{_budget(trials, params)}, trained on {' and '.join(sorted(machines))}; mean and standard "
+        "deviation over the seeds, on the test people.\n\n"
         + accuracy_table.markdown(rows, orientations=ORIENTATIONS, classes=params.classes)
     )
     atomic.write_text(out, text)

@@ -48,10 +48,15 @@ def run(
 def judge(
     faces: Path, heatmaps: Path, inpainter: Path, *, params: Params, split: str = "test"
 ) -> dict[str, float]:
-    """Return the figures of what `run` left in the folder `inpainter` on another split of `faces`."""
+    """Return the figures of what `run` left in the folder `inpainter` on another split of `faces`.
+
+    There are none where that split has no drawn mask.
+    """
     task = trainer(faces, heatmaps, params=params, checkpoint=path_of(inpainter, folder=None)).task
     export.load_weights(task.model.generator, inpainter / WEIGHTS)
     others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
+    if len(drawn_twins(others)) == 0:
+        return {}
     figures = replace(task, val=others).validate(task.model)
     return {name: value for name, value in figures.items() if name != SCORE}
 

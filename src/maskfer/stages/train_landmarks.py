@@ -70,11 +70,16 @@ def judge(
     inpainter: Path | None = None,
     split: str = "test",
 ) -> dict[str, float]:
-    """Return the figures of what `run` left in the folder `landmarks` on another split of `faces`."""
+    """Return the figures of what `run` left in the folder `landmarks` on another split of `faces`.
+
+    There are none where that split has no landmarks to compare with.
+    """
     checkpoint = path_of(landmarks, folder=None)
     task = trainer(faces, heatmaps, params=params, checkpoint=checkpoint, inpainter=inpainter).task
     export.load_weights(LandmarkReader(task.model, inpainter=task.inpainter), landmarks / WEIGHTS)
     others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
+    if not taught(others).any():
+        return {}
     figures = replace(task, val=others).validate(task.model)
     return {name: value for name, value in figures.items() if name != SCORE}
 

@@ -35,15 +35,18 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, features: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
         change = torch.tanh(self.localisation(features).float()).reshape(-1, 2, 3)
-        grid = _affine_grid(self.identity + self.reach * change, *features.shape[-2:])
+        grid = affine_grid(self.identity + self.reach * change, *features.shape[-2:])
         # In full precision: bfloat16 has eight bits for a coordinate.
         return functional.grid_sample(
             features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
 
 
-def _affine_grid(theta: Float[Tensor, "b 2 3"], height: int, width: int) -> Float[Tensor, "b height width 2"]:
-    # functional.affine_grid multiplies matrices, which autocast would do in bfloat16.
+def affine_grid(theta: Float[Tensor, "b 2 3"], height: int, width: int) -> Float[Tensor, "b height width 2"]:
+    """Return where each pixel of the output comes from, in [-1, 1], in full precision whatever autocast says.
+
+    torch's own multiplies matrices, which autocast would do in bfloat16.
+    """
     x = ((torch.arange(width, device=theta.device) + 0.5) * 2 / width - 1).view(1, 1, 1, -1)
     y = ((torch.arange(height, device=theta.device) + 0.5) * 2 / height - 1).view(1, 1, -1, 1)
     across, down, shift = (column.unsqueeze(-1).unsqueeze(-1) for column in theta.unbind(dim=2))

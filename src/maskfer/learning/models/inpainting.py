@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from maskfer.learning.models.attention import affine_grid
 from maskfer.learning.models.backbones import ConvNorm, Normalise
 
 _CONVOLUTIONS: Final = (2, 2, 4, 4, 4)
@@ -136,8 +137,10 @@ def around(
     x, y = (left + right) / size - 1, (top + bottom) / size - 1
     zero = torch.zeros_like(scale)
     theta = torch.stack([torch.stack([scale, zero, x], dim=1), torch.stack([zero, scale, y], dim=1)], dim=1)
-    grid = functional.affine_grid(theta, [len(faces), 1, side, side], align_corners=False)
-    return functional.grid_sample(faces, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = affine_grid(theta, side, side)
+    return functional.grid_sample(
+        faces.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
 
 
 def _extent(present: Bool[Tensor, "b s"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:

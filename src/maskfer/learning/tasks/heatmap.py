@@ -77,11 +77,12 @@ class HeatmapTask:
                 )
             logits = self.model(shallow).float()
         loss = functional.binary_cross_entropy_with_logits(logits, maps)
+        # Not an index by it: a batch may have none, and an accelerator would stop to count them.
         known = self._is_known[batch]
-        if self.region_weight == 0 or not known.any():
-            return loss
-        pull = functional.binary_cross_entropy_with_logits(logits[known], regions[known])
-        return loss + self.region_weight * pull
+        pulls = functional.binary_cross_entropy_with_logits(logits, regions, reduction="none").mean(
+            dim=(1, 2)
+        )
+        return loss + self.region_weight * (pulls * known).sum() / known.sum().clamp(min=1)
 
     def validate(self, model: HeatmapHead) -> dict[str, float]:
         """Correlation with the exact map, overlap of both with the true region, heat where no mask is.

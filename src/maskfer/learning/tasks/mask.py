@@ -76,6 +76,8 @@ class MaskTask:
         # Not taught here but by `HeatmapTask`: what is trained has a part in every batch's loss.
         self.model.heatmap_head.requires_grad_(False)
         self._prior = log_priors(self.train.orientations, len(ORIENTATIONS)).clamp(min=-10)
+        # On the processor: it is asked at every step, for which an accelerator would have to stop.
+        self._is_drawn = (self.train.twins != UNKNOWN).cpu()
         self._wardrobe = Wardrobe(self.train)
 
     @property
@@ -85,11 +87,14 @@ class MaskTask:
 
     def batches(self, generator: Generator) -> Iterator[Int64[Tensor, " b"]]:
         """Yield the training rows, shuffled."""
-        return shuffled_batches(len(self.train), batch_size=self.batch_size, generator=generator)
+        batches = shuffled_batches(len(self.train), batch_size=self.batch_size, generator=generator)
+        yield from torch.stack(list(batches)).cpu()
 
     def loss(self, batch: Int64[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
         """Cross-entropies of the mask's visible share, the answer, and the orientation where it is known."""
-        images, whole, visible = self._pasted(batch, generator)
+        drawn = self._is_drawn[batch].nonzero().squeeze(1).to(self.device, non_blocking=True)
+        batch = batch.to(self.device, non_blocking=True)
+        images, whole, visible = self._pasted(batch, drawn, generator)
         warps = self._warps(len(batch), generator)
         moved = warp(torch.cat([images, whole.float(), visible.float()], dim=1), warps)
         faces = relight(moved[:, :1], jitter=self.far_jitter, generator=generator)
@@ -123,16 +128,8 @@ class MaskTask:
     def _orientation_loss(
         self, logits: Float[Tensor, "b 5"], orientations: Int64[Tensor, " b"]
     ) -> Float[Tensor, ""]:
-        known = orientations != UNKNOWN
-        if not known.any():
-            # Still through the head: processes that train together go backward through the same layers.
-            return 0 * logits.float().sum()
         return _ORIENTATION_WEIGHT * adjusted_cross_entropy(
-            logits.float()[known],
-            orientations[known],
-            log_prior=self._prior,
-            strength=_PRIOR_STRENGTH,
-            smoothing=0.05,
+            logits.float(), orientations, log_prior=self._prior, strength=_PRIOR_STRENGTH, smoothing=0.05
         )
 
     def _warps(self, count: int, generator: Generator) -> Warps:
@@ -141,12 +138,12 @@ class MaskTask:
         return far.where(torch.rand(count, generator=generator, device=self.device) < _FAR, near)
 
     def _pasted(
-        self, batch: Int64[Tensor, " b"], generator: Generator
+        self, batch: Int64[Tensor, " b"], drawn: Int64[Tensor, " d"], generator: Generator
     ) -> tuple[Float[Tensor, "b 1 s s"], Bool[Tensor, "b 1 s s"], Bool[Tensor, "b 1 s s"]]:
-        # Returns the faces, the mask's region, and what the pasted rectangle leaves of it.
+        # Returns the faces, the mask's region, and what the pasted rectangle leaves of it. `drawn` has the
+        # places in the batch.
         faces, regions = self.train.batch(batch), self.train.regions[batch].unsqueeze(1)
         twins = self.train.twins[batch]
-        drawn = twins != UNKNOWN
         faces[drawn], regions[drawn] = self._wardrobe.dressed(
             batch[drawn], redress=self.redress, generator=generator
         )
@@ -156,7 +153,7 @@ class MaskTask:
         pasted = random_rectangles(count, side, smallest=0.15, largest=0.9, generator=generator)
         draw = torch.rand((count, 1, 1, 1), generator=generator, device=self.device)
         pasted = torch.where(draw < _PATCHED, patched, pasted & (draw < _PATCHED + _PASTED))
-        pasted &= drawn.view(-1, 1, 1, 1)
+        pasted &= (twins != UNKNOWN).view(-1, 1, 1, 1)
         return torch.where(pasted, others, faces), regions, regions & ~pasted
 
 

@@ -6,7 +6,8 @@ weighs them by a Gaussian map around each of 24 points, averages over positions 
 points; the facial region branch lets each quarter of the face answer alone; the loss is a weighted sum of
 both. Deviations:
 
-- We have no confidence of a landmark. The map of a point outside the crop is zero; one under the mask stays.
+- Our landmarks have no confidence. In its place the map of a point is zero where the point lies under the
+  mask, H_m above one half, or outside the crop.
 - 6 x 6 cells instead of 14 x 14, on a grey crop of 96 pixels instead of 224; the Gaussian's width is ours.
 - Both branches count alike, in the loss and in the answer; their logits are averaged.
 - Dropout as in the common protocol.
@@ -15,8 +16,9 @@ both. Deviations:
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from maskfer.learning.models.backbones import Normalise, resnet50
 from maskfer.learning.models.baselines.points import expression_points
@@ -24,6 +26,8 @@ from maskfer.learning.models.expression import ExpressionNet, ExpressionReading,
 
 _SPREAD = 0.1
 """Standard deviation of a point's map, in sides of the crop: about as far as an eye reaches."""
+_COVERED = 0.5
+"""H_m from which a point is under the mask."""
 _INSIDE = 256
 """Numbers between a branch's two layers."""
 _QUARTERS = 4
@@ -47,7 +51,9 @@ class OADNNet(ExpressionNet):
     def forward(self, faces: Float[Tensor, "b 1 s s"], context: FaceContext) -> ExpressionReading:
         assert context.landmarks is not None
         maps = self.backbone(self.normalise(faces))
-        weights = point_maps(expression_points(context.landmarks), cells=maps.shape[-1]).to(maps.dtype)
+        points = expression_points(context.landmarks)
+        weights = point_maps(points, cells=maps.shape[-1])
+        weights = torch.where(is_bare(points, context.heatmap)[:, :, None, None], weights, 0.0).to(maps.dtype)
         attended = weights.flatten(2) @ maps.flatten(2).transpose(1, 2) / maps[0, 0].numel()
         guided = self.landmark_branch(attended.amax(dim=1))
         half = maps.shape[-1] // 2
@@ -73,6 +79,15 @@ def point_maps(points: Float[Tensor, "b 24 2"], *, cells: int) -> Float[Tensor, 
     )
     is_inside = ((points >= 0) & (points <= 1)).all(dim=2)
     return torch.where(is_inside[:, :, None, None], across.unsqueeze(2) * down.unsqueeze(3), 0.0)
+
+
+def is_bare(points: Float[Tensor, "b 24 2"], heatmap: Float[Tensor, "b g g"]) -> Bool[Tensor, "b 24"]:
+    """Return which points no mask covers."""
+    places = (2 * points.float() - 1).unsqueeze(2)
+    heat = functional.grid_sample(
+        heatmap.float().unsqueeze(1), places, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return heat[:, 0, :, 0] < _COVERED
 
 
 def _classifier(channels: int, classes: int, *, dropout: float) -> nn.Sequential:
