@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -76,12 +77,16 @@ def test_landmarks_turn_with_the_head() -> None:
     assert noses[-30.0] < noses[0.0] < noses[30.0]
 
 
-def test_a_clip_holds_its_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "written"), [("mp4v", "FMP4"), ("vp09", "VP90")])
+def test_a_clip_holds_its_frames(tmp_path: Path, codec: Literal["mp4v", "vp09"], written: str) -> None:
     frames = list(clip_frames(frames=6, fps=10, size=96, seed=1))
     assert {orientation for _, _, orientation in frames} <= set(Orientation)
-    assert write_clip(tmp_path / "clip.mp4", (image for image, _, _ in frames), fps=10) == 6
+    images = (image for image, _, _ in frames)
+    assert write_clip(tmp_path / "clip.mp4", images, fps=10, codec=codec) == 6
     video = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
     assert [video.read()[0] for _ in range(7)] == [True] * 6 + [False]
+    code = int(video.get(cv2.CAP_PROP_FOURCC))
+    assert code.to_bytes(4, "little").decode() == written
 
 
 def test_an_occupied_folder_is_left_alone(raw: Path) -> None:

@@ -106,11 +106,11 @@ def clip(
         bool, typer.Option("--mask/--no-mask", help="Put a mask on for the clip's second half.")
     ] = True,
 ) -> None:
-    """Film one synthetic person who changes expression, turns, and puts on a mask."""
+    """Film one synthetic person who changes expression, turns, and puts on a mask; it plays in browsers."""
     from maskfer.data.synthetic import write_clip
 
     film = _film(frames=frames, fps=fps, size=size, seed=seed, mask_from=frames // 2 if mask else frames)
-    count = write_clip(out, _watched(film, total=frames, title="film"), fps=fps)
+    count = write_clip(out, _watched(film, total=frames, title="film"), fps=fps, codec="vp09")
     typer.echo(f"{count} frames at {fps:g} frames/s -> {out}")
 
 

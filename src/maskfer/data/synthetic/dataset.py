@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -82,15 +83,24 @@ def clip_frames(
         yield image, landmarks, (here if eased < 0.5 else there)[1]
 
 
-def write_clip(out: Path, frames: Iterator[UInt8[np.ndarray, "h w 3"]], *, fps: float) -> int:
-    """Write frames to an MP4 file and return how many; the file appears when the last frame is in."""
+def write_clip(
+    out: Path,
+    frames: Iterator[UInt8[np.ndarray, "h w 3"]],
+    *,
+    fps: float,
+    codec: Literal["mp4v", "vp09"] = "mp4v",
+) -> int:
+    """Write frames to an MP4 file and return how many; the file appears when the last frame is in.
+
+    `mp4v` is quick to write, and browsers refuse it; `vp09` plays there, at fifty times the processor time.
+    """
     count = 0
     with atomic.new_file(out) as work:
         writer: cv2.VideoWriter | None = None
         try:
             for frame in frames:
                 if writer is None:
-                    code = cv2.VideoWriter.fourcc(*"mp4v")
+                    code = cv2.VideoWriter.fourcc(*codec)
                     writer = cv2.VideoWriter(str(work), code, fps, (frame.shape[1], frame.shape[0]))
                 writer.write(frame)
                 count += 1
