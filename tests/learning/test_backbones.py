@@ -28,9 +28,9 @@ NARROW = 1 / 8
     ("make", "parameters", "stride", "channels", "names"),
     [
         # The counts are the published ones, less the classifier and two thirds of the first layer.
-        (vgg19, 20_024_384 - 2 * 576, 16, 512, {"features.0.weight", "features.34.bias"}),
+        (vgg19, 20_035_392 - 2 * 576, 16, 512, {"features.0.weight", "features.49.bias"}),
         (
-            lambda: VGG(convolutions=(2, 2, 3, 3, 3), batch_norm=True),
+            lambda: VGG(convolutions=(2, 2, 3, 3, 3)),
             14_723_136 - 2 * 576,
             16,
             512,
@@ -40,7 +40,7 @@ NARROW = 1 / 8
         (resnet50, 23_508_032 - 2 * 3136, 32, 2048, {"bn1.bias", "layer4.2.conv3.weight"}),
         (MobileNetV2, 2_223_872 - 2 * 288, 32, 1280, {"features.1.conv.1.weight", "features.18.1.bias"}),
     ],
-    ids=["vgg19", "vgg16_bn", "resnet18", "resnet50", "mobilenet_v2"],
+    ids=["vgg19_bn", "vgg16_bn", "resnet18", "resnet50", "mobilenet_v2"],
 )
 def test_a_published_network_has_the_published_size_names_and_stride(
     make: Callable[[], Backbone], parameters: int, stride: int, channels: int, names: set[str]
@@ -110,7 +110,7 @@ def test_published_weights_fill_a_network_the_first_layer_summed_over_colours(
             vgg19(width=NARROW),
             vgg19(blocks=4, width=NARROW),
             "classifier.0.weight",
-            "features.25.bias",
+            "features.36.bias",
         ),
     ],
     ids=["resnet18", "vgg19"],

@@ -1,7 +1,9 @@
 """VGG-16 and VGG-19, whole or cut after any of their five blocks.
 
-Source: Simonyan and Zisserman (2015), table 1, columns D and E. Parameter names are torchvision's (`vgg19`,
-`vgg16_bn`). Deviations: one grey channel in; no classifier; the pooling after the last block is left out.
+Source: Simonyan and Zisserman (2015), table 1, columns D and E. Parameter names are torchvision's
+(`vgg19_bn`, `vgg16_bn`). Deviations: batch normalisation after each convolution, without which VGG-19
+dies at the rate that all our networks are trained with (docs/training.md); one grey channel in; no
+classifier; the pooling after the last block is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from maskfer.learning.models.backbones.layers import he_initialise
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _LONGEST = 53
-"""Layers of the longest published `features`: VGG-19 with normalisations."""
+"""Layers of the longest published `features`, VGG-19's."""
 
 
 class VGG(Backbone):
@@ -23,9 +25,7 @@ class VGG(Backbone):
     `convolutions` has the number of convolutions of each block, `width` scales the channels of all.
     """
 
-    def __init__(
-        self, *, convolutions: tuple[int, ...], batch_norm: bool = False, width: float = 1.0
-    ) -> None:
+    def __init__(self, *, convolutions: tuple[int, ...], width: float = 1.0) -> None:
         layers: list[nn.Module] = []
         inputs = 1
         for block, (count, published) in enumerate(zip(convolutions, _WIDTHS, strict=False)):
@@ -33,9 +33,11 @@ class VGG(Backbone):
             if block > 0:
                 layers.append(nn.MaxPool2d(2))
             for _ in range(count):
-                layers.append(nn.Conv2d(inputs, outputs, 3, padding=1))
-                layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
-                layers.append(nn.ReLU(inplace=True))
+                layers += [
+                    nn.Conv2d(inputs, outputs, 3, padding=1),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(inplace=True),
+                ]
                 inputs = outputs
         beyond = (f"features.{index}." for index in range(len(layers), _LONGEST))
         super().__init__(channels=inputs, left_out=("classifier.", *beyond))

@@ -99,7 +99,7 @@ class ACNNNet(ExpressionNet):
         super().__init__()
         self.normalise = Normalise()
         convolutions = (2, 2, 3, 3, 2) if whole_face else (2, 2, 3, 2)
-        self.backbone = VGG(convolutions=convolutions, batch_norm=True, width=width)
+        self.backbone = VGG(convolutions=convolutions, width=width)
         channels = int(512 * width)
         self.patches = PatchUnits(channels, inside=int(128 * width), outputs=int(64 * width))
         gathered = POINTS * self.patches.outputs

@@ -1,8 +1,9 @@
 """VGG19, one of the two networks that the paper judges masked faces with (§3, [17]).
 
-Source: Simonyan and Zisserman (2015), table 1, column E. Deviations: a grey face of 96 pixels in; its last
-3 x 3 maps are averaged into one vector and read by one layer, because the published three layers (120 million
-parameters) are made for ImageNet's thousand classes; dropout as in the common protocol.
+Source: Simonyan and Zisserman (2015), table 1, column E. Deviations: batch normalisation, without which
+it does not learn here (`backbones/vgg.py`); a grey face of 96 pixels in; its last 3 x 3 maps are averaged
+into one vector and read by one layer, because the published three layers (120 million parameters) are
+made for ImageNet's thousand classes; dropout as in the common protocol.
 """
 
 from __future__ import annotations
