@@ -162,6 +162,22 @@ def test_a_changed_parameter_is_trained_anew_and_a_failure_keeps_what_is_finishe
     assert [trial.result for trial in again] == [trial.result for trial in trials]
 
 
+@pytest.mark.usefixtures("trials")
+def test_what_is_not_trained_yet_is_left_out_when_nothing_is_to_be_trained(
+    toy_faces: Path, work: Path
+) -> None:
+    known = [*SYSTEMS, systems.SYSTEMS["equal_losses"]]
+
+    found = list(
+        accuracy.run(
+            toy_faces, work, params=PARAMS, systems=known, seeds=[1, 2], real_masks=toy_faces, train=False
+        )
+    )
+
+    assert [(trial.system.name, trial.seed) for trial in found] == [(one.name, 1) for one in SYSTEMS]
+    assert not (work / "seed-2").exists()
+
+
 def test_every_trial_is_a_run_in_mlflow_once(trials: list[accuracy.Trial], settings: Settings) -> None:
     for _ in range(2):
         for trial in trials:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @bench.command(
     epilog="Examples:\n\n`maskfer bench accuracy --data dataset`\n\n"
     "`maskfer bench accuracy --data dataset --systems two_branch,ran --seeds 1 --results results.md`\n\n"
-    "`maskfer bench accuracy --data dataset --systems variants --params short.yaml --seeds 1`",
+    "`maskfer bench accuracy --data dataset --systems variants --params short.yaml --seeds 1`\n\n"
+    "`maskfer bench accuracy --data dataset --systems all --finished`",
 )
-def accuracy(
+def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     *,
     data: Annotated[Path | None, typer.Option(help="Folder with faces.parquet.")] = None,
     work: Annotated[
@@ -39,6 +40,9 @@ def accuracy(
     results: Annotated[
         Path | None, typer.Option(help="Page whose accuracy section is written, e.g. docs/results.md.")
     ] = None,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Train nothing: the table of what is there.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Only show the systems.")] = False,
 ) -> None:
     """Train and judge systems with several seeds under one protocol; goes on where it stopped."""
@@ -67,12 +71,18 @@ def accuracy(
         systems=chosen,
         seeds=wanted,
         real_masks=None if real_masks is None else real_masks / FILE_NAME,
+        train=not finished,
     ):
         trials.append(trial)
         typer.echo(_line(trial, done=len(trials), total=len(chosen) * len(wanted)))
         stage.log(trial, settings=settings)
         # After each one: a run that is stopped leaves the table of what is done.
         stage.write_table(trials, folder / "table.md", params=made_with, page=results)
+    if not trials:
+        raise InputError(
+            f"--finished: {folder} has none of these systems, trained with these params by this code; leave "
+            "--finished out"
+        )
     typer.echo(f"look next  {folder / 'table.md'}, table.png; {folder}/seed-*/*/judged-*/evaluation/plots")
 
 

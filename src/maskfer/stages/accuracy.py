@@ -79,8 +79,11 @@ def run(
     systems: Sequence[System],
     seeds: Sequence[int],
     real_masks: Path | None = None,
+    train: bool = True,
 ) -> Iterator[Trial]:
     """Train and judge every system with every seed, seed by seed, yielding each when it is done.
+
+    With `train` off, what is not trained yet is left out.
 
     `real_masks` is a faces table of photographs of real masks, on which the mask classifiers are judged.
     Raises `DatasetError` where one of the tables is none or has faces of another size, and `ParamsError`
@@ -94,7 +97,9 @@ def run(
     lineage = provenance.lineage(faces)
     for seed, system, made_with in wanted:
         shared = _Shared(faces, work / f"seed-{seed}", lineage)
-        made = _made(shared.folder / system.name, shared, made_with)
+        made = _made(shared.folder / system.name, shared, made_with, train=train)
+        if made is None:
+            continue
         how = made_with.evaluation.model_dump(mode="json")
         code = provenance.code_sha256(__name__)
         key = shared.key(system.name, made.key, how, real_sha256, code=code)
@@ -192,14 +197,18 @@ def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
 
     What another process is making is waited for, so that several can share a table's work.
     """
-    marker = _marker(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(f"{out.name}.lock")):
-        if out.is_dir() and marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["key"] == key:
+        if _is_made(out, key):
             return False
         make(out)
-        atomic.write_text(marker, json.dumps({"key": key, "made_on": machine()}))
+        atomic.write_text(_marker(out), json.dumps({"key": key, "made_on": machine()}))
         return True
+
+
+def _is_made(out: Path, key: str) -> bool:
+    marker = _marker(out)
+    return out.is_dir() and marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["key"] == key
 
 
 def _marker(out: Path) -> Path:
@@ -210,7 +219,7 @@ def _made_on(out: Path) -> str:
     return str(json.loads(_marker(out).read_text(encoding="utf-8"))["made_on"])
 
 
-def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
+def _made(folder: Path, shared: _Shared, params: Params, *, train: bool) -> _Made | None:
     # The parameters of what this system has no part of change nothing.
     unread = {"evaluation"}
     unread |= set() if params.expression.reads_landmarks else {"landmarks"}
@@ -222,6 +231,8 @@ def _made(folder: Path, shared: _Shared, params: Params) -> _Made:
     key = shared.key(content, start, code=provenance.training_code_sha256())
     releasable = params.expression.attention != "region"
     out = _keyed(folder, "release" if releasable else "unreleased", key)
+    if not train and not _is_made(out, key):
+        return None
     # The checkpoint lies beside the folder that appears whole, so that a killed trial goes on from it.
     make = partial(_release if releasable else _figures, shared=shared, params=params, checkpoints=folder)
     return _Made(out, releasable, key, _once(out, key, make))
