@@ -63,7 +63,7 @@ def write_accuracy(rows: Sequence[Row], out: Path) -> None:
                 axes.vlines(float(np.mean(values)), place - 0.28, place + 0.28, color=colour, linewidth=1.6)
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("macro-F1 on the test people; a dot for each seed, a line for their mean")
+    axes.set_xlabel("macro-F1, test people (dot: a seed, line: the mean)")
     axes.grid(axis="x", color=_QUIET, alpha=0.25)
     axes.tick_params(axis="y", length=0)
     _plain(axes)
