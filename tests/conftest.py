@@ -20,23 +20,7 @@ hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("exploring", deadline=None)
 hypothesis.settings.load_profile("fixed")
 
-_LONGEST = tuple(
-    f"tests/{place}"
-    for place in (
-        "pipelines/test_reproduction.py",
-        "integration/",
-        "learning/test_together.py",
-        "stages/",
-        "learning/test_zoo.py",
-    )
-)
-"""Files of minutes."""
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest files first: at the end no process is alone with one of them."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ LIGHTS = {
     "neutral": (1.0, 1.8, 1.2),
     "negative": (1.8, 1.8, 1.8),
 }
+DESK = {"width": 1280, "height": 900}
+"""Of a window on a desk, pixels."""
 
 
 def chromium() -> str:
@@ -70,7 +72,7 @@ def film_lights(out: Path, face: UInt8[np.ndarray, "s s 3"], *, seconds: float, 
 
 
 def film_rooms(out: Path, rooms: Sequence[UInt8[np.ndarray, "h w 3"]], *, fps: float = 12.0) -> Path:
-    """Film pictures as browsers play them: OpenCV writes MPEG-4 part 2, which they refuse."""
+    """Film pictures in H.264, which browsers play."""
     drawn = out.with_suffix(".drawn.mp4")
     write_clip(drawn, iter(rooms), fps=fps)
     ffmpeg("-i", drawn, "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", out)

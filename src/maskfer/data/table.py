@@ -95,6 +95,14 @@ class FacesTable:
         """Side of a stored face, pixels."""
         return int(self.metadata["crop_size"])
 
+    def require_crop_size(self, expected: int) -> None:
+        """Raise `DatasetError` where the faces are not `expected` pixels wide."""
+        if self.crop_size != expected:
+            raise DatasetError(
+                f"{self.path}: its faces are {self.crop_size} pixels wide, data.crop_size is {expected}; "
+                "build the dataset again with the present params"
+            )
+
     def column(self, name: str) -> list[Any]:
         """Return one column as Python values, `None` where the row has none."""
         return list(self._column(name).to_pylist())

@@ -51,7 +51,7 @@ class Row:
 
     def cell(self, *path: str, digits: int = 3) -> str:
         """Return mean and, from two seeds on, standard deviation of a figure; a dash where it is unknown."""
-        return _summary([_at(result, path) for result in self.results.values()], digits=digits)
+        return _summary(self.values(*path), digits=digits)
 
     def values(self, *path: str) -> list[float]:
         """Return a figure of every seed that has it."""
@@ -61,10 +61,12 @@ class Row:
         """Return how far below the other's this one's figure is, over the seeds of both; else a dash."""
         if other is self:
             return "-"
-        gaps = []
-        for seed in self.results.keys() & other.results.keys():
-            mine, theirs = _at(self.results[seed], path), _at(other.results[seed], path)
-            gaps.append(None if mine is None or theirs is None else theirs - mine)
+        gaps = [
+            theirs - mine
+            for seed in self.results.keys() & other.results.keys()
+            if (mine := _at(self.results[seed], path)) is not None
+            and (theirs := _at(other.results[seed], path)) is not None
+        ]
         return _summary(gaps, digits=digits, sign="+")
 
 
@@ -99,7 +101,7 @@ def markdown(rows: Sequence[Row], *, orientations: Sequence[str], classes: Seque
         [[row.title, *(row.cell("masked", "per_class", name, "f1") for name in classes)] for row in rows],
     )
     parts = [main, looks, by_class]
-    if readers := [row for row in rows if row.cell("landmarks", "nme_masked") != "-"]:
+    if readers := [row for row in rows if row.values("landmarks", "nme_masked")]:
         cells = [
             [row.title, *(row.cell(part, name, digits=digits) for _, part, name, digits in _NETWORKS)]
             for row in readers
@@ -135,17 +137,16 @@ def _at(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
     return None if value is None else float(value)
 
 
-def _summary(values: Sequence[float | None], *, digits: int, sign: str = "") -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+def _summary(values: Sequence[float], *, digits: int, sign: str = "") -> str:
+    if not values:
         return "-"
-    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{mean(known):{sign}.{digits}f}{spread}"
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):{sign}.{digits}f}{spread}"
 
 
 def _millions(row: Row, name: str) -> str:
-    value = _at(next(iter(row.results.values())), [name])
-    return "-" if value is None else f"{value / 1e6:.1f}"
+    # The same for every seed.
+    return next((f"{value / 1e6:.1f}" for value in row.values(name)), "-")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -73,17 +73,12 @@ def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: 
             f"{path}: no face in split {split!r}; build the dataset with more people, "
             "or raise data.val_fraction, so that every split has some"
         )
-    images = table.images()
-    if images.shape[1] != crop_size:
-        raise DatasetError(
-            f"{path}: its faces are {images.shape[1]} pixels wide, data.crop_size is {crop_size}; "
-            "build the dataset again with the present params"
-        )
+    table.require_crop_size(crop_size)
     face_ids = tuple(table.column("face_id"))
     row_of = {face_id: row for row, face_id in enumerate(face_ids)}
     return Faces(
         face_ids=face_ids,
-        images=torch.from_numpy(np.ascontiguousarray(images)),
+        images=torch.from_numpy(np.ascontiguousarray(table.images())),
         regions=torch.from_numpy(np.ascontiguousarray(table.mask_regions())),
         is_masked=torch.tensor(table.column("is_masked"), dtype=torch.bool),
         labels=torch.from_numpy(np.asarray(table.labels(classes), dtype=np.int64)),

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -292,6 +292,12 @@ class _Losses:
         return self.values
 
 
+def judged(task: Any, others: Faces) -> dict[str, float]:
+    """Return the figures of a task's model, trained already, on `others` instead of its `val`."""
+    figures: dict[str, float] = replace(task, val=others).validate(task.model)
+    return {name: value for name, value in figures.items() if name != SCORE}
+
+
 def default_device() -> torch.device:
     """The accelerator where there is one, else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -299,9 +305,9 @@ def default_device() -> torch.device:
 
 def machine() -> str:
     """Return what a training runs on here, in words, for what is said about its result."""
-    if torch.cuda.is_available():
+    if default_device().type == "cuda":
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"{torch.get_num_threads()} processor threads"
+    return "a processor"
 
 
 def reduced_precision(device: torch.device) -> torch.autocast:

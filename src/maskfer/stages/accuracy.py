@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,6 @@ from filelock import FileLock
 from maskfer import atomic, provenance, release
 from maskfer.config import Params, Settings
 from maskfer.data.table import FacesTable, table_sha256
-from maskfer.errors import DatasetError
 from maskfer.evaluation import accuracy_table
 from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
@@ -34,7 +33,7 @@ from maskfer.learning import architecture, cost
 from maskfer.learning.checkpoint import path_of
 from maskfer.learning.faces import load
 from maskfer.learning.systems import System
-from maskfer.learning.training import machine
+from maskfer.learning.training import judged, machine
 from maskfer.registry import Registry
 from maskfer.release import Lineage, Release
 from maskfer.stages import (
@@ -90,7 +89,7 @@ def run(
     where a system does not go together with `params`, before anything is trained.
     """
     for table in (faces, *(() if real_masks is None else (real_masks,))):
-        _require_faces(table, crop_size=params.data.crop_size)
+        FacesTable.read(table, columns=["face_id"]).require_crop_size(params.data.crop_size)
     real_sha256 = None if real_masks is None else table_sha256(real_masks)
     wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
     # Now: a run takes hours, and what is committed meanwhile is not what runs.
@@ -103,28 +102,19 @@ def run(
         how = made_with.evaluation.model_dump(mode="json")
         code = provenance.code_sha256(__name__)
         key = shared.key(system.name, made.key, how, real_sha256, code=code)
-        judged = _keyed(shared.folder / system.name, "judged", key)
+        verdict = _keyed(shared.folder / system.name, "judged", key)
         judge = partial(_judge, made=made, shared=shared, params=made_with, real_masks=real_masks)
-        _once(judged, key, judge)
+        _once(verdict, key, judge)
         yield Trial(
             system,
             seed,
             made_with,
             made.out if made.is_release else None,
-            judged,
-            json.loads((judged / RESULT).read_text(encoding="utf-8")),
+            verdict,
+            json.loads((verdict / RESULT).read_text(encoding="utf-8")),
             key,
             lineage,
             made.fresh,
-        )
-
-
-def _require_faces(table: Path, *, crop_size: int) -> None:
-    got = FacesTable.read(table, columns=["face_id"]).crop_size
-    if got != crop_size:
-        raise DatasetError(
-            f"{table}: its faces are {got} pixels wide, data.crop_size is {crop_size}; "
-            "build the dataset again with the present params"
         )
 
 
@@ -259,7 +249,7 @@ def _figures(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -
         checkpoint=path_of(out, folder=checkpoints),
     )
     test = load(shared.faces, split="test", classes=params.classes, crop_size=params.data.crop_size)
-    figures = replace(trained.task, val=test).validate(trained.task.model)
+    figures = judged(trained.task, test)
     with atomic.new_folder(out) as work:
         (work / RESULT).write_text(evaluate.to_text(figures), encoding="utf-8")
     trained.checkpoint.remove()

@@ -85,7 +85,7 @@ def train(
 ) -> Trained[ExpressionTask]:
     """Train as `run` does and release nothing; raises what `run` raises while it trains.
 
-    To judge the network on other faces: `replace(done.task, val=others).validate(done.task.model)`.
+    To judge the network on other faces: `training.judged(done.task, others)`.
     """
     return trained(trainer, faces, heatmaps, params=params, checkpoint=checkpoint, landmarks=landmarks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import Faces, load, load_for_training
 from maskfer.learning.launch import trained
 from maskfer.learning.tasks.inpainting import InpaintingLoss, InpaintingTask, drawn_twins
-from maskfer.learning.training import SCORE, Plan, Trainer, default_device
+from maskfer.learning.training import Plan, Trainer, default_device, judged
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
 
 WEIGHTS: Final = "inpainter.safetensors"
@@ -57,8 +57,7 @@ def judge(
     others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
     if len(drawn_twins(others)) == 0:
         return {}
-    figures = replace(task, val=others).validate(task.model)
-    return {name: value for name, value in figures.items() if name != SCORE}
+    return judged(task, others)
 
 
 def trainer(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> Trainer[InpaintingTask]:

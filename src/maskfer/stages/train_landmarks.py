@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from maskfer.learning.faces import Faces, load, load_for_training
 from maskfer.learning.launch import trained
 from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.tasks.landmarks import LandmarkTask, taught
-from maskfer.learning.training import SCORE, Plan, Trainer, default_device
+from maskfer.learning.training import Plan, Trainer, default_device, judged
 from maskfer.stages.train_inpainter import WEIGHTS as INPAINTER
 from maskfer.stages.train_mask_classifier import WEIGHTS as CLASSIFIER
 
@@ -80,8 +80,7 @@ def judge(
     others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
     if not taught(others).any():
         return {}
-    figures = replace(task, val=others).validate(task.model)
-    return {name: value for name, value in figures.items() if name != SCORE}
+    return judged(task, others)
 
 
 def trainer(
