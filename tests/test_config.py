@@ -18,6 +18,9 @@ from maskfer.errors import ParamsError
         ({"model": "ran", "backbone": "vgg19"}, "backbone has no effect with model ran"),
         ({"model": "oadn", "attention": "none"}, "attention has no effect with model oadn"),
         ({"model": "vgg19", "width": 16}, "width has no effect with model vgg19"),
+        ({"width_multiplier": 0.5}, "width_multiplier has no effect with model two_branch"),
+        ({"model": "deep_emotion", "width_multiplier": 0.5}, "width_multiplier has no effect"),
+        ({"model": "landmark_split", "width_multiplier": 0.5}, "width_multiplier has no effect"),
         ({"model": "pacnn", "spatial_transformer": True}, "spatial_transformer has no effect"),
         (
             {"attention": "none", "masked_branch_weight": 0.5},

@@ -128,6 +128,7 @@ ExpressionModel = Literal[
 ]
 """The expression networks; `learning.architecture` makes each."""
 _READS_LANDMARKS: Final = frozenset({"landmark_split", "pacnn", "gacnn", "oadn"})
+_NOT_NARROWED: Final = frozenset({"landmark_split", "deep_emotion"})
 _INPAINTS: Final = frozenset({"landmark_split"})
 
 
@@ -152,6 +153,9 @@ class ExpressionParams(_Frozen):
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
     """Channels of `two_branch` after its first layers; doubled three times on the way."""
+    width_multiplier: float = Field(1.0, gt=0, le=1)
+    """Share of their channels that published networks keep: the compared methods and `two_branch`'s backbones
+    other than `small`. Deep-Emotion is small as it is and keeps all."""
     dropout: Fraction = 0.3
     masked_branch_weight: Fraction = 0.35
     """Weight of the branch on the mask, in the answer and as l_m in the combined loss; l_u has the rest."""
@@ -179,11 +183,15 @@ class ExpressionParams(_Frozen):
     @property
     def ignored(self) -> tuple[str, ...]:
         """The keys that have no effect with this model and this attention."""
-        if self.model == "landmark_split":
-            return ("backbone", "attention", "spatial_transformer")
-        if self.model != "two_branch":
-            return ("backbone", "attention", "spatial_transformer", "width", "masked_branch_weight")
-        return ("masked_branch_weight",) if self.attention in ("unmasked", "none") else ()
+        if self.model == "two_branch":
+            ignored = ["masked_branch_weight"] if self.attention in ("unmasked", "none") else []
+        elif self.model == "landmark_split":
+            ignored = ["backbone", "attention", "spatial_transformer"]
+        else:
+            ignored = ["backbone", "attention", "spatial_transformer", "width", "masked_branch_weight"]
+        if self.model in _NOT_NARROWED or (self.model == "two_branch" and self.backbone == "small"):
+            ignored.append("width_multiplier")
+        return tuple(ignored)
 
     @property
     def reads_landmarks(self) -> bool:

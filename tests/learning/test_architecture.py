@@ -51,6 +51,21 @@ def test_the_params_choose_the_network(expression: dict[str, Any], kind: type[Ex
     assert type(network) is kind
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *({"model": model} for model in ("vgg19", "mobilenet", "pacnn", "gacnn", "ran", "oadn")),
+        *({"backbone": backbone} for backbone in ("resnet18", "vgg19")),
+    ],
+)
+def test_the_params_narrow_what_is_published(expression: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        whole = architecture.expression_classifier(_params(**expression))
+        half = architecture.expression_classifier(_params(**expression, width_multiplier=0.5))
+
+    assert half.backbone.channels == whole.backbone.channels / 2
+
+
 @pytest.mark.parametrize(("backbone", "kind"), [("small", SmallResNet), ("resnet18", ResNet), ("vgg19", VGG)])
 def test_the_params_choose_the_backbone(backbone: str, kind: type) -> None:
     with torch.device("meta"):

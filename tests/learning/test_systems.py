@@ -8,11 +8,11 @@ import pytest
 
 from maskfer.config import Params
 from maskfer.errors import ParamsError
-from maskfer.learning import systems
+from maskfer.learning import architecture, cost, systems
 
 
 def test_the_names_of_systems_are_unlike_and_all_can_be_made() -> None:
-    assert len(systems.SYSTEMS) == len(systems.METHODS) + len(systems.VARIANTS)
+    assert len(systems.SYSTEMS) == len(systems.GROUPS["all"])
     for system in systems.SYSTEMS.values():
         assert system.params(Params(), seed=3).seed == 3
 
@@ -22,6 +22,7 @@ def test_the_names_of_systems_are_unlike_and_all_can_be_made() -> None:
     [
         {"model": "oadn"},
         {"attention": "none", "width": 48},
+        {"backbone": "resnet18", "width_multiplier": 0.5},
         {"spatial_transformer": True, "masked_branch_weight": 0.2},
     ],
 )
@@ -32,7 +33,9 @@ def test_a_system_is_what_its_name_says_whatever_the_parameters_are(changed: dic
 
     assert {one.epochs for one in made.values()} == {3}
     ours = made["two_branch"]
-    assert (ours.model, ours.attention, ours.spatial_transformer) == ("two_branch", "heatmap", False)
+    assert (ours.model, ours.backbone, ours.attention) == ("two_branch", "small", "heatmap")
+    assert not ours.spatial_transformer
+    assert made["vgg19"].width_multiplier == made["resnet18"].width_multiplier == 1
     assert ours.width == changed.get("width", 32)
     assert made["ran"].model == "ran"
     assert made["branch_transformer"].spatial_transformer
@@ -44,3 +47,18 @@ def test_parameters_that_a_system_cannot_have_name_it() -> None:
 
     with pytest.raises(ParamsError, match=r"system deep_emotion: .*pretrained has no effect"):
         systems.SYSTEMS["deep_emotion"].params(base, seed=1)
+
+
+@pytest.mark.parametrize("system", systems.NARROW, ids=lambda system: system.name)
+def test_a_narrowed_method_takes_just_no_less_work_than_the_default(system: systems.System) -> None:
+    params = system.params(Params(), seed=1)
+    kept = round(params.expression.width_multiplier * 64)
+    narrower = params.expression.model_copy(update={"width_multiplier": (kept - 1) / 64})
+
+    ours = _work(systems.SYSTEMS["two_branch"].params(Params(), seed=1))
+    assert _work(params.model_copy(update={"expression": narrower})) < ours <= _work(params)
+
+
+def _work(params: Params) -> int:
+    network = architecture.expression_classifier(params)
+    return cost.multiply_adds(network, crop_size=params.data.crop_size)

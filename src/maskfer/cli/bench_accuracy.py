@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     epilog="Examples:\n\n`maskfer bench accuracy --data dataset`\n\n"
     "`maskfer bench accuracy --data dataset --systems two_branch,ran --seeds 1 --results results.md`\n\n"
     "`maskfer bench accuracy --data dataset --systems variants --params short.yaml --seeds 1`\n\n"
+    "`maskfer bench accuracy --data dataset --systems narrow --params short.yaml`\n\n"
     "`maskfer bench accuracy --data dataset --systems all --finished`",
 )
 def accuracy(  # noqa: PLR0913 (each is an option that a user types)
@@ -30,7 +31,10 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
         ),
     ] = None,
     systems: Annotated[
-        str, typer.Option(help="Names, separated by commas, or: methods, variants, all; --list shows them.")
+        str,
+        typer.Option(
+            help="Names, separated by commas, or: methods, variants, narrow, all; --list shows them."
+        ),
     ] = "methods",
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "1,2,3",
     params: Annotated[Path | None, typer.Option(help="YAML like params.yaml; else the defaults.")] = None,
@@ -90,14 +94,13 @@ def _systems(names: str) -> list[System]:
     from maskfer.errors import InputError
     from maskfer.learning import systems as known
 
-    groups = {"methods": known.METHODS, "variants": known.VARIANTS, "all": (*known.METHODS, *known.VARIANTS)}
-    if names in groups:
-        return list(groups[names])
+    if names in known.GROUPS:
+        return list(known.GROUPS[names])
     asked = [name.strip() for name in names.split(",")]
     if unknown := [name for name in asked if name not in known.SYSTEMS]:
         raise InputError(
             f"--systems: no system {', '.join(map(repr, unknown))}; expected some of "
-            f"{', '.join(known.SYSTEMS)}, or one of {', '.join(groups)}"
+            f"{', '.join(known.SYSTEMS)}, or one of {', '.join(known.GROUPS)}"
         )
     return [known.SYSTEMS[name] for name in dict.fromkeys(asked)]
 

@@ -53,6 +53,7 @@ def expression_classifier(params: Params) -> ExpressionNet:
     Raises `TrainingError` where those weights belong to another architecture.
     """
     section, classes = params.expression, len(params.classes)
+    published = {"dropout": section.dropout, "width": section.width_multiplier}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         match section.model:
@@ -66,9 +67,9 @@ def expression_classifier(params: Params) -> ExpressionNet:
                     dropout=section.dropout,
                 )
             case "vgg19":
-                network = VGG19Net(classes=classes, dropout=section.dropout)
+                network = VGG19Net(classes=classes, **published)
             case "mobilenet":
-                network = MobileNet(classes=classes, dropout=section.dropout)
+                network = MobileNet(classes=classes, **published)
             case "deep_emotion":
                 network = DeepEmotionNet(classes=classes, dropout=section.dropout)
             case "pacnn" | "gacnn":
@@ -76,12 +77,12 @@ def expression_classifier(params: Params) -> ExpressionNet:
                     classes=classes,
                     whole_face=section.model == "gacnn",
                     crop_size=params.data.crop_size,
-                    dropout=section.dropout,
+                    **published,
                 )
             case "ran":
-                network = RANNet(classes=classes, dropout=section.dropout)
+                network = RANNet(classes=classes, **published)
             case "oadn":
-                network = OADNNet(classes=classes, dropout=section.dropout)
+                network = OADNNet(classes=classes, **published)
     if section.pretrained is not None:
         assert isinstance(network.backbone, Backbone)
         load_pretrained(network.backbone, section.pretrained)
@@ -115,6 +116,6 @@ def _backbone(section: ExpressionParams) -> Backbone:
         case "small":
             return SmallResNet(width=section.width)
         case "resnet18":
-            return resnet18(stages=2)
+            return resnet18(stages=2, width=section.width_multiplier)
         case "vgg19":
-            return vgg19(blocks=4)
+            return vgg19(blocks=4, width=section.width_multiplier)
