@@ -93,14 +93,13 @@ def run(
     real_sha256 = None if real_masks is None else table_sha256(real_masks)
     wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
     # Now: a run takes hours, and what is committed meanwhile is not what runs.
-    lineage = provenance.lineage(faces)
+    lineage, code = provenance.lineage(faces), provenance.code_sha256(__name__)
     for seed, system, made_with in wanted:
         shared = _Shared(faces, work / f"seed-{seed}", lineage)
         made = _made(shared.folder / system.name, shared, made_with, train=train)
         if made is None:
             continue
         how = made_with.evaluation.model_dump(mode="json")
-        code = provenance.code_sha256(__name__)
         key = shared.key(system.name, made.key, how, real_sha256, code=code)
         verdict = _keyed(shared.folder / system.name, "judged", key)
         judge = partial(_judge, made=made, shared=shared, params=made_with, real_masks=real_masks)
