@@ -91,6 +91,7 @@ VARIANTS: Final = (
     _expression(
         "equal_losses", "both branches weigh the same, in losses and answer", masked_branch_weight=0.5
     ),
+    _expression("no_consistency", "without the consistency of twins", consistency=0.0),
     _expression("branch_transformer", "a spatial transformer in each branch", spatial_transformer=True),
     System(
         "no_transformer",
