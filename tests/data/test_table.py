@@ -141,6 +141,12 @@ def test_a_column_that_a_faces_table_does_not_have_is_refused(path: Path) -> Non
         FacesTable.read(path, columns=["colour_of_eyes"])
 
 
+def test_two_rows_with_one_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"1 face_id in more than one row each, the first is 0{15}1;"):
+        write_faces(tmp_path / "f.parquet", [row(0), row(1), row(1)], metadata=METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(path: Path) -> None:
     before = table_sha256(path)
     with pytest.raises(pa.ArrowInvalid):

@@ -96,6 +96,16 @@ def test_a_really_masked_face_is_kept_without_a_twin(aligned: Path, tmp_path: Pa
     assert sorted(table.column("mask_origin")) == ["drawn"] * 8 + ["none"] * 8 + ["real"]
 
 
+def test_a_table_with_twins_gets_new_ones_in_their_place(aligned: Path, tmp_path: Path) -> None:
+    other = Params(masking=MaskingParams(types=("duckbill",)))
+    wear_masks.run(aligned, tmp_path / "fresh", params=other)
+    wear_masks.run(aligned, tmp_path / "w", params=PARAMS)
+    report = wear_masks.run(tmp_path / "w", tmp_path / "again", params=other)
+    assert (report.faces, report.twins, report.already_masked) == (9, 9, 0)
+    fresh, again = (table_sha256(tmp_path / name / "faces.parquet") for name in ("fresh", "again"))
+    assert again == fresh
+
+
 def test_only_the_types_of_the_parameters_are_worn(aligned: Path, tmp_path: Path) -> None:
     params = Params(masking=MaskingParams(types=("duckbill",)))
     report = wear_masks.run(aligned, tmp_path / "w", params=params)

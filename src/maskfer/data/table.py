@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -163,8 +164,19 @@ class FacesTable:
 
 
 def write_faces(path: Path, rows: Iterable[Mapping[str, Any]], *, metadata: Mapping[str, Any]) -> None:
-    """Write a `faces.parquet`, atomically: the same rows and metadata give the same bytes."""
-    write_table(path, pa.Table.from_pylist(list(rows), schema=SCHEMA), metadata=metadata)
+    """Write a `faces.parquet`, atomically: the same rows and metadata give the same bytes.
+
+    Raises `DatasetError` when two rows have the same `face_id`.
+    """
+    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    repeated = [face_id for face_id, count in Counter(table["face_id"].to_pylist()).items() if count > 1]
+    if repeated:
+        # Without the folder: a stage writes into one that takes its final name later.
+        raise DatasetError(
+            f"{path.name}: {len(repeated)} face_id in more than one row each, the first is {repeated[0]}; "
+            "expected one row for each, build the dataset again from its photographs"
+        )
+    write_table(path, table, metadata=metadata)
 
 
 def write_table(path: Path, table: pa.Table, *, metadata: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ class WearMasksReport:
 
     @property
     def faces(self) -> int:
-        """Rows that came in."""
+        """Faces that came in, twins not counted."""
         return self.twins + self.rejected + self.already_masked
 
 
@@ -55,10 +55,11 @@ def run(faces: Path, out: Path, *, params: Params, workers: int | None = None) -
     """Read `faces/faces.parquet`; write it with twins to `out/faces.parquet`, and `out/rejects.csv`.
 
     A face that cannot wear a mask is left out altogether, so that the masked and the unmasked faces of a
-    table are the same people. The same input gives the same bytes for any number of workers.
+    table are the same people. Twins that the table has already are drawn anew. The same input gives the same
+    bytes for any number of workers.
     """
     table = FacesTable.read(faces / FILE_NAME)
-    rows: list[Row] = table.table.to_pylist()
+    rows: list[Row] = [row for row in table.table.to_pylist() if row["mask_origin"] != "drawn"]
     bare = [row for row in rows if not row["is_masked"]]
     draw = partial(draw_twin, params=params)
     twins = dict(
