@@ -99,6 +99,34 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
         read_raw(labels_csv(tmp_path, row), classes=EXPRESSIONS)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (['a.png,"Ann,positive', "b.png,Bo,neutral"], "row 2: .*unexpected end of data"),
+        (['a.png,"Ann,positive', 'b.png,"Bo,neutral'], "row 2: "),
+        (["a.png,Ann,positive", 'b.png,"Bo', 'c.png,"Cy,negative'], "row 3: "),
+        (["", 'b.png,"Bo\nLee",positive'], "row 3: a cell with a line break or a NUL"),
+        (["a.png,Ann\0,positive"], "row 2: a cell with a line break or a NUL"),
+        (["a.png,Ann,positive", "b.png,Lee, Bo,positive"], "row 3: 4 cells for 3 columns"),
+    ],
+)
+def test_a_row_that_is_no_row_is_named_and_swallows_no_other(
+    tmp_path: Path, rows: list[str], said: str
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / name, name)
+    with pytest.raises(DatasetError, match=said):
+        read_raw(labels_csv(tmp_path, *rows), classes=EXPRESSIONS)
+
+
+def test_a_name_that_no_file_can_have_is_a_reject(tmp_path: Path) -> None:
+    labels_csv(tmp_path, "a.png,Ann,positive", f"{'b' * 300}.png,Bo,positive")
+    write(tmp_path / "a.png", "1")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == ["a.png"]
+    assert [(r.image[0], r.reason) for r in rejects] == [("b", "the file is missing or cannot be read")]
+
+
 def test_an_unknown_folder_is_a_label_error(tmp_path: Path) -> None:
     write(tmp_path / "hapy/a.png", "1")
     with pytest.raises(LabelError, match="expression 'hapy' is not one of"):

@@ -98,29 +98,58 @@ def _from_sides(raw: Path, sides: list[str]) -> Iterator[Record]:
 
 def _from_csv(raw: Path) -> Iterator[Record]:
     path = raw / "labels.csv"
+    seen: dict[str, int] = {}
+    for number, row in _rows(path):
+        yield _record(raw, row, where=f"{path} row {number}", seen=seen, number=number)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows below the header, by column, with their numbers."""
+    lines = _cells(path)
+    _, header = next(lines, (1, []))
+    if "image" not in header or not {"expression", "emotion", "mask"} & set(header):
+        raise DatasetError(
+            f"{path}: columns {sorted(header)}; expected image and expression (or emotion, or "
+            f"mask), and optionally person, split"
+        )
+    for number, cells in lines:
+        if len(cells) > len(header):
+            raise DatasetError(
+                f"{path} row {number}: {len(cells)} cells for {len(header)} columns; "
+                "put a cell that holds a comma in quotes"
+            )
+        if cells:
+            yield number, dict(zip(header, cells, strict=False))
+
+
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the file's rows with their numbers, from 1; raises `DatasetError` naming one that is broken."""
+    number = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = set(reader.fieldnames or ())
-            if "image" not in columns or not columns & {"expression", "emotion", "mask"}:
-                raise DatasetError(
-                    f"{path}: columns {sorted(columns)}; expected image and expression (or emotion, or "
-                    f"mask), and optionally person, split"
-                )
-            seen: dict[str, int] = {}
-            for number, row in enumerate(reader, start=2):
-                yield _record(raw, row, where=f"{path} row {number}", seen=seen, number=number)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a UTF-8 comma-separated file: {error}") from error
+            for number, cells in enumerate(csv.reader(file, strict=True), start=1):
+                # A quote without its partner takes the rows up to the next quote into its cell.
+                if any(character in cell for cell in cells for character in "\r\n\0"):
+                    raise DatasetError(
+                        f"{path} row {number}: a cell with a line break or a NUL; expected one line a row, "
+                        "look for a quote that is not closed"
+                    )
+                yield number, cells
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not a UTF-8 file: {error}") from error
+    except csv.Error as error:
+        raise DatasetError(
+            f"{path} row {number + 1}: not comma-separated: {error}; look for a quote that is not closed"
+        ) from error
 
 
 def _record(raw: Path, row: dict[str, str], *, where: str, seen: dict[str, int], number: int) -> Record:
-    cell = {name: (row.get(name) or "").strip() for name in ("image", "person", "split")}
-    label = {name: (row.get(name) or "").strip().lower() for name in ("expression", "emotion", "mask")}
+    cell = {name: row.get(name, "").strip() for name in ("image", "person", "split")}
+    label = {name: row.get(name, "").strip().lower() for name in ("expression", "emotion", "mask")}
     image = cell["image"]
     if not image or not (raw / image).resolve().is_relative_to(raw.resolve()):
         raise DatasetError(f"{where}: image {image!r} is not a path inside {raw}")
-    if not (raw / image).is_file() and (raw / "images" / image).is_file():
+    if not _is_file(raw / image) and _is_file(raw / "images" / image):
         image = f"images/{image}"
     if image in seen:
         raise DatasetError(f"{where}: image {image!r} is already in row {seen[image]}; keep one row an image")
@@ -139,6 +168,13 @@ def _record(raw: Path, row: dict[str, str], *, where: str, seen: dict[str, int],
         split=_SPLITS[cell["split"]] if cell["split"] else None,
         is_masked=_MASKS[label["mask"]],
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # e.g. a name that is too long
+        return False
 
 
 def _label(name: str, *, where: str, emotion: str = "") -> tuple[str | None, str | None]:
