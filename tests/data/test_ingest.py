@@ -86,6 +86,30 @@ def test_masks_alone_are_a_label(tmp_path: Path) -> None:
     assert rejects == []
 
 
+def test_unmasked_faces_alone_are_a_dataset(tmp_path: Path) -> None:
+    labels_csv(tmp_path, "a.png,unmasked", header="image,mask")
+    write(tmp_path / "a.png", "1")
+    records, _ = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [(r.is_masked, r.expression) for r in records] == [(False, None)]
+
+
+def test_a_row_is_used_for_the_labels_it_has_and_a_row_without_any_is_a_reject(tmp_path: Path) -> None:
+    rows = ("a.png,,masked", "b.png,,", "c.png,positive,", "d.png,surprise,unmasked", "e.png,surprise,")
+    labels_csv(tmp_path, *rows, header="image,expression,mask")
+    for row in rows:
+        write(tmp_path / row.split(",")[0], row)
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [(r.image, r.expression, r.is_masked) for r in records] == [
+        ("a.png", None, True),
+        ("c.png", "positive", False),
+        ("d.png", None, False),
+    ]
+    assert [(r.image, r.reason) for r in rejects] == [
+        ("b.png", "no label among the classes: none"),
+        ("e.png", "no label among the classes: surprise"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [

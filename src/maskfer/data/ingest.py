@@ -26,7 +26,7 @@ from maskfer.labels import EMOTIONS, EXPRESSIONS, expression_of, label_column
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _SPLITS: Final = {"train": "train", "val": "val", "test": "test", "eval": "test"}
-_MASKS: Final = {"masked": True, "unmasked": False, "": False}
+_MASKS: Final = {"masked": True, "unmasked": False, "": None}
 _LFW_NAME: Final = re.compile(r"(?P<person>.+)_\d{4}")
 _STAGE: Final = "ingest"
 
@@ -43,8 +43,8 @@ class Record:
     expression: str | None
     split: str | None
     """`train`, `val` or `test`; None until `split_records` decides."""
-    is_masked: bool
-    """The person in the photograph wears a real mask."""
+    is_masked: bool | None
+    """The person in the photograph wears a real mask; None, while labels are read, where none says so."""
 
 
 def read_raw(raw: Path, *, classes: tuple[str, ...]) -> tuple[list[Record], list[Reject]]:
@@ -86,7 +86,7 @@ def _from_folders(raw: Path, folder: Path, *, split: str | None) -> Iterator[Rec
         emotion, expression = _label(child.name, where=f"folder {child}")
         for image in images:
             name = image.relative_to(raw).as_posix()
-            yield Record(name, "", None, emotion, expression, split, False)
+            yield Record(name, "", None, emotion, expression, split, None)
 
 
 def _from_sides(raw: Path, sides: list[str]) -> Iterator[Record]:
@@ -216,14 +216,13 @@ def _with_sha256(raw: Path, labelled: list[Record]) -> tuple[list[Record], list[
 def _with_a_use(records: list[Record], *, classes: tuple[str, ...]) -> tuple[list[Record], list[Reject]]:
     """Drop pictures with neither a label among the classes nor a mask label of their own."""
     column = label_column(classes)
-    masks_labelled = any(record.is_masked for record in records)
     kept: list[Record] = []
     rejects: list[Reject] = []
     for record in records:
         label = record.expression if column == "expression" else record.emotion
-        unlabelled = record.expression is None and record.emotion is None
-        if label in classes or record.is_masked or (unlabelled and masks_labelled):
-            kept.append(record)
+        if label in classes or record.is_masked is not None:
+            # A face of which only the expression is known wears no mask.
+            kept.append(replace(record, is_masked=bool(record.is_masked)))
         else:
             got = record.emotion or record.expression or "none"
             rejects.append(Reject(record.image, _STAGE, f"no label among the classes: {got}"))
