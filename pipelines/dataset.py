@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from maskfer import provenance
 from maskfer.config import Params, Settings
 from maskfer.data import rejects
+from maskfer.data.files import files_below
 from maskfer.data.table import FILE_NAME, FacesTable
 from maskfer.errors import DatasetError
 from maskfer.stages import build_dataset
@@ -50,8 +52,9 @@ def _key(raw: Path, params: Params) -> str:
     digest = hashlib.sha256(provenance.dataset_code_sha256().encode())
     used = params.model_dump(mode="json", include={"seed", "classes", "data", "masking"})
     digest.update(json.dumps(used, sort_keys=True).encode())
-    for file in sorted(path for path in raw.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(raw).as_posix()}\0".encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+    for file in files_below(raw):
+        digest.update(os.fsencode(file.relative_to(raw).as_posix()) + b"\0")
+        if file.is_file():
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:16]

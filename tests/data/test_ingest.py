@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -111,10 +112,79 @@ def test_a_row_is_used_for_the_labels_it_has_and_a_row_without_any_is_a_reject(t
 
 
 @pytest.mark.parametrize(
+    ("layout", "unused"),
+    [
+        (
+            ["labels.csv", "a.png", "images/b.png"],
+            {"c.png": "not named by labels.csv", "images/d.heic": "not named by labels.csv"},
+        ),
+        (
+            ["train/positive/a.png", "eval/neutral/deep/b.jpg"],
+            {
+                "c.png": "not in the folder eval or train",
+                "neutral/d.png": "not in the folder eval or train",
+                "train/e.png": "not in a class folder",
+                "train/positive/f.gif": "suffix not read: .gif",
+            },
+        ),
+        (
+            ["positive/a.png", "neutral/deep/b.jpg"],
+            {
+                "c.png": "not in a class folder",
+                "positive/d.jfif": "suffix not read: .jfif",
+                "neutral/e": "suffix not read: none",
+            },
+        ),
+    ],
+)
+def test_an_image_for_which_the_layout_has_no_place_is_a_reject(
+    tmp_path: Path, layout: list[str], unused: dict[str, str]
+) -> None:
+    beside = ["truth.csv", "positive/notes.txt", "positive/.DS_Store", ".trash/x.png"]
+    for name in [*layout, *unused, *beside]:
+        write(tmp_path / name, name)
+    if "labels.csv" in layout:
+        labels_csv(tmp_path, "a.png,Ann,positive", "b.png,Bo,neutral")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == sorted(name for name in layout if name != "labels.csv")
+    assert {r.image: r.reason for r in rejects} == unused
+
+
+def test_images_behind_links_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "away/deep/a.png", "1")
+    (tmp_path / "raw/neutral").mkdir(parents=True)
+    (tmp_path / "raw/positive").symlink_to(tmp_path / "away")
+    (tmp_path / "raw/neutral/more").symlink_to(tmp_path / "away/deep")
+    records, rejects = read_raw(tmp_path / "raw", classes=EXPRESSIONS)
+    assert [r.image for r in records] == ["neutral/more/a.png"]
+    assert [r.image for r in rejects] == ["positive/deep/a.png"]
+
+
+def test_what_is_no_file_is_a_reject_and_is_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path / "positive/a.png", "1")
+    os.mkfifo(tmp_path / "positive/b.png")
+    (tmp_path / "positive/c.png").symlink_to("nothing")
+    _, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    reason = "the file is missing or cannot be read"
+    assert [(r.image, r.reason) for r in rejects] == [
+        ("positive/b.png", reason),
+        ("positive/c.png", reason),
+    ]
+
+
+def test_images_without_a_class_folder_are_refused_with_the_reason(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", "1")
+    with pytest.raises(DatasetError, match=r"none of 1 images .*\(not in a class folder\); expected"):
+        read_raw(tmp_path, classes=EXPRESSIONS)
+
+
+@pytest.mark.parametrize(
     ("row", "said"),
     [
         ("a.png,Ann,hapy", "row 2: expression 'hapy' is not one of positive"),
         ("../a.png,Ann,positive", "is not a path inside"),
+        ("images/../../a.png,Ann,positive", "is not a path inside"),
+        ("/a.png,Ann,positive", "is not a path inside"),
         (",Ann,positive", "is not a path inside"),
     ],
 )

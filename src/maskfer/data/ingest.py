@@ -17,14 +17,19 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+from maskfer.data.files import files_below
 from maskfer.data.rejects import Reject
 from maskfer.errors import DatasetError, LabelError
 from maskfer.labels import EMOTIONS, EXPRESSIONS, expression_of, label_column
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_NO_PICTURES: Final = frozenset(
+    {".csv", ".dvc", ".json", ".md", ".parquet", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
+)
+"""Suffixes of what lies beside pictures: labels, annotations, notes. Any other file counts as an image."""
 _SPLITS: Final = {"train": "train", "val": "val", "test": "test", "eval": "test"}
 _MASKS: Final = {"masked": True, "unmasked": False, "": None}
 _LFW_NAME: Final = re.compile(r"(?P<person>.+)_\d{4}")
@@ -50,57 +55,77 @@ class Record:
 def read_raw(raw: Path, *, classes: tuple[str, ...]) -> tuple[list[Record], list[Reject]]:
     """Read the raw folder's labels: records sorted by image, and what was dropped with its reason.
 
-    Every image that the layout names is in exactly one of the two lists. Raises `DatasetError` when the
-    folder has no layout, no images or no usable label, and `LabelError` when a label is not a known name.
+    Every image below the folder, and every image that its labels.csv names, is in exactly one of the two
+    lists. Raises `DatasetError` when the folder has no layout, no images or no usable label, and `LabelError`
+    when a label is not a known name.
     """
     if not raw.is_dir():
         raise DatasetError(f"{raw}: no such folder; expected a folder of labelled photographs")
-    labelled = sorted(_labelled(raw), key=lambda record: record.image)
+    names = [file.relative_to(raw).as_posix() for file in files_below(raw)]
+    labelled, elsewhere = _labelled(raw, names)
     if not labelled:
+        got = f"none of {len(elsewhere)} images has a label ({_reasons(elsewhere)})"
         raise DatasetError(
-            f"{raw}: no images found; expected a folder per class ({', '.join(EXPRESSIONS)}), a labels.csv "
-            f"with columns image and expression, or train|eval/CLASS folders"
+            f"{raw}: {got if elsewhere else 'no images found'}; expected a folder per class "
+            f"({', '.join(EXPRESSIONS)}), a labels.csv with columns image and expression, or "
+            "train|eval/CLASS folders"
         )
-    records, rejects = _with_sha256(raw, labelled)
+    records, unreadable = _with_sha256(raw, labelled, present=frozenset(names))
     records, unlabelled = _with_a_use(records, classes=classes)
+    rejects = [*elsewhere, *unreadable, *unlabelled]
     if not records:
-        reasons = "; ".join(sorted({reject.reason for reject in [*rejects, *unlabelled]}))
-        raise DatasetError(f"{raw}: none of {len(labelled)} images can be used: {reasons}")
-    return records, rejects + unlabelled
+        count = len(labelled) + len(elsewhere)
+        raise DatasetError(f"{raw}: none of {count} images can be used: {_reasons(rejects)}")
+    return records, rejects
 
 
-def _labelled(raw: Path) -> Iterator[Record]:
-    if (raw / "labels.csv").is_file():
-        return _from_csv(raw)
-    sides = [side for side in ("train", "eval", "test", "val") if (raw / side).is_dir()]
-    if sides:
-        return _from_sides(raw, sides)
-    return _from_folders(raw, raw, split=None)
+def _reasons(rejects: list[Reject]) -> str:
+    return "; ".join(sorted({reject.reason for reject in rejects}))
 
 
-def _from_folders(raw: Path, folder: Path, *, split: str | None) -> Iterator[Record]:
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
-        images = sorted(path for path in child.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            continue
-        emotion, expression = _label(child.name, where=f"folder {child}")
-        for image in images:
-            name = image.relative_to(raw).as_posix()
-            yield Record(name, "", None, emotion, expression, split, None)
+def _labelled(raw: Path, names: list[str]) -> tuple[list[Record], list[Reject]]:
+    """Return a record for every image that the layout labels, sorted, and a reject for every other one."""
+    images = [name for name in names if PurePosixPath(name).suffix.lower() not in _NO_PICTURES]
+    if "labels.csv" in names:
+        records = list(_from_csv(raw, frozenset(names)))
+        named = {record.image for record in records}
+        rejects = [Reject(name, _STAGE, "not named by labels.csv") for name in images if name not in named]
+    else:
+        sides = sorted({name.split("/")[0] for name in images if "/" in name} & set(_SPLITS))
+        found = [_from_folder(raw, PurePosixPath(name), sides=sides) for name in images]
+        records = [one for one in found if isinstance(one, Record)]
+        rejects = [one for one in found if isinstance(one, Reject)]
+    return sorted(records, key=lambda record: record.image), rejects
 
 
-def _from_sides(raw: Path, sides: list[str]) -> Iterator[Record]:
-    for side in sides:
-        for record in _from_folders(raw, raw / side, split=_SPLITS[side]):
-            name = _LFW_NAME.fullmatch(Path(record.image).stem)
-            yield replace(record, person=name["person"] if name else None)
+def _from_folder(raw: Path, image: PurePosixPath, *, sides: list[str]) -> Record | Reject:
+    """Label an image by the folder it lies in, which is in one of the `sides` where there are some."""
+    folders = list(image.parts[:-1])
+    side = folders.pop(0) if sides and folders else None
+    if sides and side not in sides:
+        return Reject(str(image), _STAGE, f"not in the folder {' or '.join(sides)}")
+    if not folders:
+        return Reject(str(image), _STAGE, "not in a class folder")
+    if image.suffix.lower() not in IMAGE_SUFFIXES:
+        return Reject(str(image), _STAGE, f"suffix not read: {image.suffix or 'none'}")
+    emotion, expression = _label(folders[0], where=f"folder {raw / (side or '') / folders[0]}")
+    name = _LFW_NAME.fullmatch(image.stem) if side else None
+    person, split = name["person"] if name else None, _SPLITS[side] if side else None
+    return Record(str(image), "", person, emotion, expression, split, None)
 
 
-def _from_csv(raw: Path) -> Iterator[Record]:
+def _from_csv(raw: Path, present: frozenset[str]) -> Iterator[Record]:
     path = raw / "labels.csv"
     seen: dict[str, int] = {}
     for number, row in _rows(path):
-        yield _record(raw, row, where=f"{path} row {number}", seen=seen, number=number)
+        where = f"{path} row {number}"
+        record = _record(raw, row, where=where, present=present)
+        if (image := record.image) in seen:
+            raise DatasetError(
+                f"{where}: image {image!r} is already in row {seen[image]}; keep one row an image"
+            )
+        seen[image] = number
+        yield record
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -135,6 +160,8 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
                         "look for a quote that is not closed"
                     )
                 yield number, cells
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not a UTF-8 file: {error}") from error
     except csv.Error as error:
@@ -143,24 +170,20 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _record(raw: Path, row: dict[str, str], *, where: str, seen: dict[str, int], number: int) -> Record:
+def _record(raw: Path, row: dict[str, str], *, where: str, present: frozenset[str]) -> Record:
     cell = {name: row.get(name, "").strip() for name in ("image", "person", "split")}
     label = {name: row.get(name, "").strip().lower() for name in ("expression", "emotion", "mask")}
-    image = cell["image"]
-    if not image or not (raw / image).resolve().is_relative_to(raw.resolve()):
-        raise DatasetError(f"{where}: image {image!r} is not a path inside {raw}")
-    if not _is_file(raw / image) and _is_file(raw / "images" / image):
-        image = f"images/{image}"
-    if image in seen:
-        raise DatasetError(f"{where}: image {image!r} is already in row {seen[image]}; keep one row an image")
-    seen[image] = number
+    path = PurePosixPath(cell["image"])
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise DatasetError(f"{where}: image {cell['image']!r} is not a path inside {raw}")
+    places = (str(path), f"images/{path}")
     if cell["split"] and cell["split"] not in _SPLITS:
         raise DatasetError(f"{where}: split {cell['split']!r} is not one of {', '.join(_SPLITS)}")
     if label["mask"] not in _MASKS:
         raise LabelError(f"{where}: mask {label['mask']!r} is not one of masked, unmasked")
     emotion, expression = _label(label["expression"], where=where, emotion=label["emotion"])
     return Record(
-        image=Path(image).as_posix(),
+        image=next((place for place in places if place in present), str(path)),
         sha256="",
         person=cell["person"] or None,
         emotion=emotion,
@@ -168,13 +191,6 @@ def _record(raw: Path, row: dict[str, str], *, where: str, seen: dict[str, int],
         split=_SPLITS[cell["split"]] if cell["split"] else None,
         is_masked=_MASKS[label["mask"]],
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # e.g. a name that is too long
-        return False
 
 
 def _label(name: str, *, where: str, emotion: str = "") -> tuple[str | None, str | None]:
@@ -194,10 +210,16 @@ def _label(name: str, *, where: str, emotion: str = "") -> tuple[str | None, str
     )
 
 
-def _with_sha256(raw: Path, labelled: list[Record]) -> tuple[list[Record], list[Reject]]:
+def _with_sha256(
+    raw: Path, labelled: list[Record], *, present: frozenset[str]
+) -> tuple[list[Record], list[Reject]]:
     """Fill in the sha256; drop what cannot be read and what stands twice, which would leak between splits."""
+
+    def digest_of(record: Record) -> str | None:
+        return _sha256(raw / record.image) if record.image in present else None
+
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(lambda record: _sha256(raw / record.image), labelled))
+        digests = list(pool.map(digest_of, labelled))
     records: list[Record] = []
     rejects: list[Reject] = []
     first: dict[str, str] = {}
@@ -231,6 +253,7 @@ def _with_a_use(records: list[Record], *, classes: tuple[str, ...]) -> tuple[lis
 
 def _sha256(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        # Not what is no file: to read a pipe is to wait for who writes to it.
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
     except OSError:
         return None
