@@ -91,6 +91,21 @@ def test_the_three_steps_make_what_build_makes(raw_faces: Path, tmp_path: Path) 
     assert one.sha256() == other.sha256()
 
 
+def test_the_last_steps_rejects_are_those_of_all(built: tuple[Path, str], tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(built[0] / "raw", raw)
+    (raw / "lost.png").write_bytes(b"no class folder")
+    maskfer("ingest", raw, "--out", tmp_path / "records")
+    maskfer("align", tmp_path / "records", "--raw", raw, "--out", tmp_path / "aligned")
+    maskfer("wear-masks", tmp_path / "aligned", "--out", tmp_path / "faces")
+    rejects = read_rejects(tmp_path / "faces/rejects.csv")
+    assert [(reject.image, reject.stage) for reject in rejects] == [
+        ("lost.png", "ingest"),
+        ("positive/broken.jpg", "align"),
+    ]
+    assert "11 images = 9 faces + 2 rejected" in maskfer("show", tmp_path / "faces").output
+
+
 def test_synth_and_build_go_together(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     printed = maskfer("synth", "--out", raw, "--people", "2", "--per-person", "3", "--workers", "1")

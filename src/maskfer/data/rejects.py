@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from maskfer import atomic
+from maskfer.errors import DatasetError
 
 FILE_NAME: Final = "rejects.csv"
 COLUMNS: Final = ("image", "stage", "reason")
@@ -34,11 +35,16 @@ def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
 
 
 def read_rejects(path: Path) -> list[Reject]:
-    """Read what `write_rejects` wrote; a missing file means none."""
+    """Read what `write_rejects` wrote; a missing file means none. Raises `DatasetError` on another file."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [Reject(row["image"], row["stage"], row["reason"]) for row in csv.DictReader(file)]
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise DatasetError(
+                f"{path}: columns {reader.fieldnames}; expected a dataset's, {', '.join(COLUMNS)}"
+            )
+        return [Reject(row["image"], row["stage"], row["reason"]) for row in reader]
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[tuple[str, str], int]:

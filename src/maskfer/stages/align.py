@@ -47,10 +47,11 @@ class AlignReport:
 def run(records: Path, out: Path, *, raw: Path, params: Params, workers: int | None = None) -> AlignReport:
     """Read `records/records.parquet` and the pictures in `raw`; write `out/faces.parquet`, `out/rejects.csv`.
 
-    One face is kept of each picture, the most prominent. The same input gives the same bytes for any number
-    of workers. Raises `DatasetError` when no picture shows a face.
+    One face is kept of each picture, the most prominent. What `records/rejects.csv` lists stays listed. The
+    same input gives the same bytes for any number of workers. Raises `DatasetError` when no picture shows a
+    face.
     """
-    items = read_records(records)
+    items, earlier = read_records(records), rejected.read_rejects(records / rejected.FILE_NAME)
     results = map_in_processes(
         partial(align_face, raw=raw, data=params.data), items, title="align", workers=workers
     )
@@ -69,7 +70,7 @@ def run(records: Path, out: Path, *, raw: Path, params: Params, workers: int | N
     metadata = {"crop_size": data.crop_size, "crop_context": data.crop_context, "seed": params.seed}
     with atomic.new_folder(out) as work:
         write_faces(work / FILE_NAME, rows, metadata=metadata)
-        rejected.write_rejects(work / rejected.FILE_NAME, rejects)
+        rejected.write_rejects(work / rejected.FILE_NAME, [*earlier, *rejects])
     return AlignReport(
         faces=len(rows),
         rejected=len(rejects),

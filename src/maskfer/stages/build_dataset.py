@@ -21,17 +21,12 @@ def run(raw: Path, out: Path, *, params: Params, masks: bool = True, workers: in
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         work = Path(scratch)
-        records, aligned, worn, done = (work / name for name in ("records", "aligned", "worn", "done"))
+        records, aligned, worn = (work / name for name in ("records", "aligned", "worn"))
         counted = ingest.run(raw, records, params=params)
         align.run(records, aligned, raw=raw, params=params, workers=workers)
-        folders = [records, aligned]
         if masks:
             wear_masks.run(aligned, worn, params=params, workers=workers)
-            folders.append(worn)
-        done.mkdir()
-        (folders[-1] / FILE_NAME).replace(done / FILE_NAME)
-        rejects = [row for folder in folders for row in rejected.read_rejects(folder / rejected.FILE_NAME)]
-        rejected.write_rejects(done / rejected.FILE_NAME, rejects)
+        done = worn if masks else aligned
         summary = Summary.of(done)
         assert summary.images == counted.images
         out.mkdir(exist_ok=True)

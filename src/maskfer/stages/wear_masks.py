@@ -55,10 +55,10 @@ def run(faces: Path, out: Path, *, params: Params, workers: int | None = None) -
     """Read `faces/faces.parquet`; write it with twins to `out/faces.parquet`, and `out/rejects.csv`.
 
     A face that cannot wear a mask is left out altogether, so that the masked and the unmasked faces of a
-    table are the same people. Twins that the table has already are drawn anew. The same input gives the same
-    bytes for any number of workers.
+    table are the same people. Twins that the table has already are drawn anew; what `faces/rejects.csv` lists
+    stays listed. The same input gives the same bytes for any number of workers.
     """
-    table = FacesTable.read(faces / FILE_NAME)
+    table, earlier = FacesTable.read(faces / FILE_NAME), rejected.read_rejects(faces / rejected.FILE_NAME)
     rows: list[Row] = [row for row in table.table.to_pylist() if row["mask_origin"] != "drawn"]
     bare = [row for row in rows if not row["is_masked"]]
     draw = partial(draw_twin, params=params)
@@ -82,7 +82,7 @@ def run(faces: Path, out: Path, *, params: Params, workers: int | None = None) -
     metadata = {**table.metadata, "twins": True, "masking": params.masking.model_dump(mode="json")}
     with atomic.new_folder(out) as work:
         write_faces(work / FILE_NAME, _with_twins(rows, twins), metadata=metadata)
-        rejected.write_rejects(work / rejected.FILE_NAME, rejects)
+        rejected.write_rejects(work / rejected.FILE_NAME, [*earlier, *rejects])
     return report
 
 
