@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 
@@ -36,6 +38,32 @@ def test_the_lfw_fer_layout_gives_split_and_person(tmp_path: Path) -> None:
     records, _ = read_raw(tmp_path, classes=EXPRESSIONS)
     found = {(r.person, r.split, r.expression) for r in records}
     assert found == {("Ann_Lee", "train", "positive"), ("Bo", "test", "negative")}
+
+
+@pytest.mark.parametrize("layout", ["labels.csv", "train|eval"])
+def test_one_person_in_two_unicode_forms_is_one_person(tmp_path: Path, layout: str) -> None:
+    composed, apart = (normalize(form, "Zoé") for form in ("NFC", "NFD"))
+    if layout == "labels.csv":
+        labels_csv(tmp_path, f"a.png,{composed},positive", f"b.png,{apart},neutral")
+        write(tmp_path / "a.png", "1")
+        write(tmp_path / "b.png", "2")
+    else:
+        write(tmp_path / f"train/positive/{composed}_0001.png", "1")
+        write(tmp_path / f"eval/neutral/{apart}_0002.png", "2")
+    records, _ = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.person for r in records] == [composed, composed]
+
+
+@pytest.mark.parametrize(("on_disk", "in_row"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_image_is_found_in_the_other_unicode_form(
+    tmp_path: Path, on_disk: Literal["NFC", "NFD"], in_row: Literal["NFC", "NFD"]
+) -> None:
+    name = normalize(on_disk, "Zoé.png")
+    write(tmp_path / f"images/{name}", "1")
+    labels_csv(tmp_path, f"{normalize(in_row, name)},Zoe,positive")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == [f"images/{name}"]
+    assert rejects == []
 
 
 def test_an_emotion_in_the_place_of_an_expression_is_mapped(tmp_path: Path) -> None:

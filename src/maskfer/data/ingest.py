@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
+from unicodedata import normalize
 
 from maskfer.data.files import files_below
 from maskfer.data.rejects import Reject
@@ -110,8 +111,13 @@ def _from_folder(raw: Path, image: PurePosixPath, *, sides: list[str]) -> Record
         return Reject(str(image), _STAGE, f"suffix not read: {image.suffix or 'none'}")
     emotion, expression = _label(folders[0], where=f"folder {raw / (side or '') / folders[0]}")
     name = _LFW_NAME.fullmatch(image.stem) if side else None
-    person, split = name["person"] if name else None, _SPLITS[side] if side else None
+    person, split = _person(name["person"]) if name else None, _SPLITS[side] if side else None
     return Record(str(image), "", person, emotion, expression, split, None)
+
+
+def _person(name: str) -> str:
+    # macOS takes an accented letter apart, and one person in two spellings would be two.
+    return normalize("NFC", name)
 
 
 def _from_csv(raw: Path, present: frozenset[str]) -> Iterator[Record]:
@@ -176,7 +182,8 @@ def _record(raw: Path, row: dict[str, str], *, where: str, present: frozenset[st
     path = PurePosixPath(cell["image"])
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise DatasetError(f"{where}: image {cell['image']!r} is not a path inside {raw}")
-    places = (str(path), f"images/{path}")
+    spellings = dict.fromkeys((str(path), normalize("NFC", str(path)), normalize("NFD", str(path))))
+    places = [folder + spelling for folder in ("", "images/") for spelling in spellings]
     if cell["split"] and cell["split"] not in _SPLITS:
         raise DatasetError(f"{where}: split {cell['split']!r} is not one of {', '.join(_SPLITS)}")
     if label["mask"] not in _MASKS:
@@ -185,7 +192,7 @@ def _record(raw: Path, row: dict[str, str], *, where: str, present: frozenset[st
     return Record(
         image=next((place for place in places if place in present), str(path)),
         sha256="",
-        person=cell["person"] or None,
+        person=_person(cell["person"]) or None,
         emotion=emotion,
         expression=expression,
         split=_SPLITS[cell["split"]] if cell["split"] else None,
