@@ -178,6 +178,18 @@ def test_an_image_for_which_the_layout_has_no_place_is_a_reject(
     assert {r.image: r.reason for r in rejects} == unused
 
 
+@pytest.mark.parametrize("layout", ["labels.csv", "folders"])
+def test_an_image_whose_name_is_not_utf8_is_a_reject(tmp_path: Path, layout: str) -> None:
+    write(tmp_path / "positive/a.png", "1")
+    (tmp_path / "positive" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"2")
+    if layout == "labels.csv":
+        labels_csv(tmp_path, "positive/a.png,Ann,positive")
+    records, rejects = read_raw(tmp_path, classes=EXPRESSIONS)
+    assert [r.image for r in records] == ["positive/a.png"]
+    reason = "not named by labels.csv" if layout == "labels.csv" else "the name is not UTF-8"
+    assert [(r.image, r.reason) for r in rejects] == [("positive/caf\udce9.png", reason)]
+
+
 def test_images_behind_links_are_read(tmp_path: Path) -> None:
     write(tmp_path / "away/deep/a.png", "1")
     (tmp_path / "raw/neutral").mkdir(parents=True)

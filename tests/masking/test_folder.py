@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,40 @@ def test_an_output_folder_inside_the_input_is_not_masked_again(photo_folder, tmp
         assert report.pictures == 1
 
 
+@pytest.mark.parametrize(("length", "regions", "written"), [(255, False, 2), (250, True, 1)])
+def test_a_name_as_long_as_names_can_be_stops_no_other_picture(
+    photo_folder, tmp_path, length, regions, written
+):
+    source, long = tmp_path / "in", "n" * (length - 4) + ".jpg"
+    source.mkdir()
+    for name in (long, "o.jpg"):
+        shutil.copy(photo_folder / "a.jpg", source / name)
+    report = masked(source, tmp_path / "out", regions=regions)
+    assert (report.pictures, report.written, report.faces_masked) == (2, written, written)
+    assert (report.unreadable, report.faces_rejected) == (0, 0)
+    listed = (tmp_path / "out" / folder.REJECTS).read_text().splitlines()[1:]
+    assert listed == [f"{long},cannot be written: File name too long"] * (2 - written)
+    assert (tmp_path / "out" / long).exists() == (written == 2)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_name_that_is_not_utf8_stays_and_is_listed_with_escapes(photo_folder, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, of in ((b"caf\xe9.jpg", "a.jpg"), (b"mur\xe9.png", "nobody.png")):
+        (source / os.fsdecode(name)).write_bytes((photo_folder / of).read_bytes())
+    report = masked(source, out)
+    assert (report.written, report.rejected) == (1, 1)
+    assert {os.fsencode(path.name) for path in out.iterdir()} == {b"caf\xe9.jpg", b"rejects.csv"}
+    assert (out / folder.REJECTS).read_text() == "image,reason\nmur\\udce9.png,no face found\n"
+
+
+def test_a_single_file_of_another_suffix_is_refused_before_it_is_read(photo_folder, tmp_path):
+    shutil.copy(photo_folder / "a.jpg", tmp_path / "face.jfif")
+    with pytest.raises(InputError, match=r"face\.jfif: suffix \.jfif is not read; expected one of \.jpg"):
+        masked(tmp_path / "face.jfif", tmp_path / "out")
+
+
 @pytest.mark.parametrize("out", [".", "../in"])
 def test_the_originals_are_never_overwritten(photo_folder, tmp_path, out):
     source = tmp_path / "in"
@@ -149,6 +184,12 @@ def test_an_empty_folder_a_missing_one_and_no_picture_are_refused(photo_folder, 
     with pytest.raises(ImageError, match="cannot be read"):
         masked(photo_folder / "broken.jpg", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(photo_folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/out"):
+        masked(photo_folder / "a.jpg", tmp_path / "file/out")
 
 
 def test_a_portrait_found_at_a_glance_is_found_at_full_size_too(portraits):

@@ -109,6 +109,8 @@ def _from_folder(raw: Path, image: PurePosixPath, *, sides: list[str]) -> Record
         return Reject(str(image), _STAGE, "not in a class folder")
     if image.suffix.lower() not in IMAGE_SUFFIXES:
         return Reject(str(image), _STAGE, f"suffix not read: {image.suffix or 'none'}")
+    if str(image).encode("utf-8", "ignore").decode("utf-8") != str(image):
+        return Reject(str(image), _STAGE, "the name is not UTF-8")
     emotion, expression = _label(folders[0], where=f"folder {raw / (side or '') / folders[0]}")
     name = _LFW_NAME.fullmatch(image.stem) if side else None
     person, split = _person(name["person"]) if name else None, _SPLITS[side] if side else None

@@ -27,8 +27,14 @@ class Reject:
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
-    """Write the rejects, sorted; a file with only the header says that nothing was dropped."""
-    with atomic.new_file(path) as work, work.open("w", newline="", encoding="utf-8") as file:
+    """Write the rejects, sorted; a file with only the header says that nothing was dropped.
+
+    Bytes of a name that are not UTF-8 are written as escapes.
+    """
+    with (
+        atomic.new_file(path) as work,
+        work.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(reject) for reject in sorted(rejects))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -52,6 +53,8 @@ class PictureResult:
     """Faces that wear a mask in the written picture; 0 when none was written."""
     reasons: tuple[str, ...]
     """One per face that could not be masked, or one for the whole picture."""
+    faces_rejected: int = 0
+    """Faces that were found but not masked."""
     is_readable: bool = True
 
 
@@ -97,7 +100,8 @@ def mask_folder(
 
     Names, folders and formats stay; a picture of which no face could be masked is not written. The result
     does not depend on `workers` (None: one per core). `progress` gets how many pictures are done, and of how
-    many. Raises `InputError` when there is no picture, or when `out` would overwrite the input.
+    many. Raises `InputError` when there is no picture, or when `out` would overwrite the input or takes no
+    files.
     """
     root, names, skipped = _find_pictures(source, out)
     job = _Job(root, out, params, choice, seed, regions)
@@ -108,7 +112,10 @@ def mask_folder(
             progress(len(results), len(names))
     if source.is_file() and not results[0].is_readable:
         raise ImageError(f"{source}: {results[0].reasons[0]}; expected one of {', '.join(SUFFIXES)}")
-    _write_rejects(out / REJECTS, results)
+    try:
+        _write_rejects(out / REJECTS, results)
+    except OSError as error:
+        raise InputError(f"{out / REJECTS}: cannot be written: {error.strerror}") from error
     written = sum(result.masked > 0 for result in results)
     return FolderReport(
         pictures=len(results),
@@ -116,13 +123,18 @@ def mask_folder(
         rejected=len(results) - written,
         unreadable=sum(not result.is_readable for result in results),
         faces_masked=sum(result.masked for result in results),
-        faces_rejected=sum(len(r.reasons) for r in results if r.is_readable and r.reasons != (NO_FACE,)),
+        faces_rejected=sum(result.faces_rejected for result in results),
         skipped_files=skipped,
     )
 
 
 def _find_pictures(source: Path, out: Path) -> tuple[Path, list[str], int]:
     if source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            raise InputError(
+                f"{source}: suffix {source.suffix or 'none'} is not read; expected one of "
+                f"{', '.join(SUFFIXES)}"
+            )
         if (out / source.name).resolve() == source.resolve():
             raise InputError(
                 f"{out}: the masked picture would overwrite {source}; name another folder for --out"
@@ -203,24 +215,37 @@ def _new_wearer(job: _Job) -> MaskWearer:
 
 
 def _mask_file(wearer: MaskWearer, job: _Job, name: str) -> PictureResult:
-    path = job.source / name
+    """Mask one picture; whatever is odd about it is its own reject, and the others go on."""
     try:
-        picture = decode_picture(path.read_bytes())
+        picture = decode_picture((job.source / name).read_bytes())
     except (OSError, ImageError) as error:
         return PictureResult(name, 0, (f"cannot be read: {error}",), is_readable=False)
+    try:
+        return _mask_picture(wearer, job, name, picture)
+    except OSError as error:
+        return PictureResult(name, 0, (f"cannot be written: {error.strerror}",))
+    except ImageError as error:
+        return PictureResult(name, 0, (f"cannot be written: {error}",))
+    except cv2.error as error:
+        return PictureResult(name, 0, (f"cannot be masked: OpenCV refuses it ({error.err})",))
+
+
+def _mask_picture(wearer: MaskWearer, job: _Job, name: str, picture: UInt8[np.ndarray, ...]) -> PictureResult:
     color = picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
     alpha = color[..., 3:] if color.shape[2] == 4 else None
     worn = wearer.wear(np.ascontiguousarray(color[..., :3]), name=name)
     if worn.masked == 0:
-        return PictureResult(name, 0, worn.reasons or (NO_FACE,))
+        return PictureResult(name, 0, worn.reasons or (NO_FACE,), faces_rejected=len(worn.reasons))
     result = worn.image if alpha is None else np.concatenate([worn.image, alpha], axis=2)
     if picture.ndim == 2 and not wearer.keeps_color:
         result = result[..., 0]
-    _write_whole(job.out / name, encode_picture(result, path.suffix.lower()))
+    content = encode_picture(result, Path(name).suffix.lower())
     if job.regions:
+        # First, as its name is the longer one: where it is too long nothing is written.
         region = worn.region.astype(np.uint8) * 255
         _write_whole(job.out / (name + REGION_SUFFIX), encode_picture(region, ".png"))
-    return PictureResult(name, worn.masked, worn.reasons)
+    _write_whole(job.out / name, content)
+    return PictureResult(name, worn.masked, worn.reasons, faces_rejected=len(worn.reasons))
 
 
 def decode_picture(content: bytes) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w channels"]:
@@ -255,9 +280,10 @@ def encode_picture(picture: np.ndarray, suffix: str) -> bytes:
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, as `atomic` does, but without a folder to make and remove.
 
-    That folder takes as long as a seventh of everything else here, and nobody else writes this name.
+    That folder takes as long as a seventh of everything else here, and nobody else writes this name. It does
+    not hold the file's, which may be as long as a name can be.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
@@ -267,7 +293,11 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def _write_rejects(path: Path, results: list[PictureResult]) -> None:
-    with atomic.new_file(path) as work, work.open("w", newline="", encoding="utf-8") as file:
+    # A name that is not UTF-8 is listed too, its odd bytes escaped.
+    with (
+        atomic.new_file(path) as work,
+        work.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image", "reason"))
         for result in sorted(results, key=lambda result: result.name):
