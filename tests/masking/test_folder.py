@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import cv2
@@ -156,6 +157,27 @@ def test_a_name_that_is_not_utf8_stays_and_is_listed_with_escapes(photo_folder, 
     assert (report.written, report.rejected) == (1, 1)
     assert {os.fsencode(path.name) for path in out.iterdir()} == {b"caf\xe9.jpg", b"rejects.csv"}
     assert (out / folder.REJECTS).read_text() == "image,reason\nmur\\udce9.png,no face found\n"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_transparent_picture_is_turned_upright_as_its_exif_says(suffix, orientation):
+    rng = np.random.default_rng(0)
+    stored = rng.integers(1, 256, (6, 9, 4), dtype=np.uint8)
+    upright = cv2.imdecode(_with_exif(stored[..., :3], ".png", orientation), cv2.IMREAD_COLOR)
+    alpha = cv2.imdecode(_with_exif(stored[..., 3], ".png", orientation), cv2.IMREAD_GRAYSCALE)
+    picture = folder.decode_picture(_with_exif(stored, suffix, orientation).tobytes())
+    assert np.array_equal(picture, np.dstack([upright, alpha]))
+
+
+def _with_exif(picture: np.ndarray, suffix: str, orientation: int) -> np.ndarray:
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = np.frombuffer(b"MM\0*\0\0\0\x08\0\x01" + entry + bytes(4), np.uint8)
+    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
+    _, content = cv2.imencodeWithMetadata(
+        suffix, np.ascontiguousarray(picture), [cv2.IMAGE_METADATA_EXIF], [exif], lossless
+    )
+    return content
 
 
 def test_a_single_file_of_another_suffix_is_refused_before_it_is_read(photo_folder, tmp_path):

@@ -256,17 +256,27 @@ def decode_picture(content: bytes) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarra
     try:
         picture = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR)
         if picture is not None and content[:4] in (b"\x89PNG", b"RIFF"):
-            # Only this flag keeps transparency; it also ignores EXIF, which those formats rarely carry.
+            # Only this flag keeps transparency, and with it OpenCV does not turn the picture.
             whole = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-            is_kept = (
-                whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.dtype == np.uint8
-            )
-            picture = whole if is_kept else picture
+            if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.dtype == np.uint8:
+                picture = _turned_like(np.asarray(picture), np.asarray(whole))
     except cv2.error as error:
         raise ImageError(f"OpenCV refuses it ({error.err})") from error
     if picture is None:
         raise ImageError("not a picture that OpenCV can decode")
     return np.asarray(picture)
+
+
+def _turned_like(
+    upright: UInt8[np.ndarray, "h w 3"], whole: UInt8[np.ndarray, "a b 4"]
+) -> UInt8[np.ndarray, "h w 4"]:
+    """Turn a picture with transparency as OpenCV turned the same one without, by its EXIF."""
+    for mirrored in (whole, whole[:, ::-1]):
+        for quarters in range(4):
+            turned = np.rot90(mirrored, quarters)
+            if np.array_equal(turned[..., :3], upright):
+                return np.ascontiguousarray(turned)
+    return whole
 
 
 def encode_picture(picture: np.ndarray, suffix: str) -> bytes:
