@@ -19,7 +19,7 @@ from kfp import local
 from maskfer import atomic
 from maskfer.config import Params, Settings
 from maskfer.data.table import table_sha256
-from maskfer.errors import InputError, StageFailed
+from maskfer.errors import StageFailed
 from maskfer.promotion import PromotionPolicy
 from pipelines.retrain import Recipe, Table, graph, recipe
 from pipelines.watch import Step, StepWatch
@@ -27,6 +27,8 @@ from pipelines.watch import Step, StepWatch
 LOG: Final = "retrain.log"
 METRICS: Final = "metrics.json"
 FIGURES: Final = "figures.json"
+_DECISION: Final = ("decision.json", "decision.md", "release")
+_HOLDS: Final = (LOG, METRICS, FIGURES, "predictions.parquet", "plots", *_DECISION)
 _OWN_ERRORS: Final = "maskfer.errors."
 _FRAMES: Final = 9
 CACHE: Final = "cache/pipeline"
@@ -47,10 +49,10 @@ def run(
 ) -> LocalRun:
     """Run the graph on a faces table and put its results at `out` (default: the run's own folder).
 
-    Raises `InputError` where `out` holds other files than results, and `StageFailed` with the failing step's
-    name, its last lines and the log's path; `out` is then as it was before.
+    Raises `InputError` as `check_results` does, and `StageFailed` with the failing step's name, its last
+    lines and the log's path; `out` is then as it was before.
     """
-    check_replaceable(out)
+    check_results(out, data=faces)
     started = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     root = settings.home.resolve() / "runs" / started
     root.mkdir(parents=True)
@@ -61,7 +63,7 @@ def run(
         watch = StepWatch(log=file, terminal=sys.stdout)
         evaluation, decision = _execute(made_by, table, root=root, watch=watch, log=log)
     folder = out.resolve() if out is not None else root / "results"
-    with atomic.new_folder(folder) as work:
+    with atomic.new_folder(folder, holds=_HOLDS) as work:
         for source in (evaluation, decision):
             shutil.copytree(source, work, dirs_exist_ok=True)
         shutil.copyfile(log, work / LOG)
@@ -70,15 +72,10 @@ def run(
     return LocalRun(folder=folder, steps=tuple(watch.steps), log=log)
 
 
-def check_replaceable(out: Path | None) -> None:
-    """Raise `InputError` where `out` holds something that is not the results of an earlier run."""
-    if out is None or not out.exists() or (out / LOG).is_file():
-        return
-    if not out.is_dir() or any(out.iterdir()):
-        raise InputError(
-            f"{out}: holds files that are not a run's results (no {LOG}) and would be replaced; "
-            "give --work a new or empty folder"
-        )
+def check_results(out: Path | None, *, data: Path) -> None:
+    """Raise `InputError` where `out` holds `data`, or something that is not the results of an earlier run."""
+    if out is not None:
+        atomic.check_replaceable(out, holds=_HOLDS, marker=LOG, inputs=(data,))
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Any]:

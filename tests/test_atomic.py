@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 
 from maskfer import atomic
+from maskfer.errors import InputError
 
 
 def write_half_a_folder(out: Path) -> None:
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=("old", "half")) as work:
         (work / "half").touch()
         raise RuntimeError("half way")
+
+
+def write_in_vain(out: Path, *, meanwhile: Path | None = None) -> None:
+    with atomic.new_folder(out, holds=("table",)) as work:
+        (work / "table").touch()
+        if meanwhile is not None:
+            meanwhile.touch()
 
 
 def write_half_a_file(out: Path) -> None:
@@ -24,7 +32,7 @@ def write_half_a_file(out: Path) -> None:
 def test_a_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for text in ("old", "new"):
-        with atomic.new_folder(out) as work:
+        with atomic.new_folder(out, holds=("old", "new")) as work:
             (work / text).write_text(text)
     assert [path.name for path in out.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -43,10 +51,47 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> Non
 def test_a_folder_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_text("a file")
-    with pytest.raises(OSError, match="out"), atomic.new_folder(out):
-        pass
+    for wanted in (out, out / "below"):
+        with pytest.raises(InputError, match="out is a file"), atomic.new_folder(wanted, holds=()):
+            pass
     assert out.read_text() == "a file"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "holiday").mkdir(parents=True)
+    (out / "table").touch()
+    with pytest.raises(InputError, match=r"out: holds holiday, .*would be lost"):
+        write_in_vain(out)
+    assert sorted(path.name for path in out.iterdir()) == ["holiday", "table"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_put_into_a_folder_while_its_successor_is_made_stays_too(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match="holds notes"):
+        write_in_vain(out, meanwhile=out / "notes")
+    assert [path.name for path in out.iterdir()] == ["notes"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_without_its_mark_is_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(InputError, match="holds raw and no mark"):
+        atomic.check_replaceable(tmp_path, holds=("mark", "raw"), marker="mark")
+    (tmp_path / "mark").touch()
+    atomic.check_replaceable(tmp_path, holds=("mark", "raw"), marker="mark")
+
+
+def test_an_input_is_never_replaced_by_what_is_made_of_it(tmp_path: Path) -> None:
+    (tmp_path / "table").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        for source in (tmp_path, tmp_path / "table", tmp_path / "link" / "table"):
+            with pytest.raises(InputError, match="would take the place of the input"):
+                atomic.check_replaceable(out, holds=("table", "link"), inputs=(source,))
 
 
 def test_a_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:

@@ -1,21 +1,25 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and in no place that holds something else."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from maskfer.errors import InputError
+
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, *, holds: Collection[str]) -> Iterator[Path]:
     """Yield an empty folder beside `out` that takes its place when the block ends well.
 
-    When the block raises, the new folder is gone and an `out` that was there before is untouched.
+    `holds` names all that the block puts into it: `InputError` where an `out` that is there holds anything
+    else. When the block raises, the new folder is gone and an `out` that was there before is untouched.
     """
+    check_replaceable(out, holds=holds)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile.mkdtemp: its folders are private to one user, and this one stays.
@@ -23,9 +27,44 @@ def new_folder(out: Path) -> Iterator[Path]:
     work.mkdir()
     try:
         yield work
+        # Again: the block may have taken hours.
+        check_replaceable(out, holds=holds)
         _take_place(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def check_replaceable(
+    out: Path, *, holds: Collection[str], marker: str | None = None, inputs: Collection[Path] = ()
+) -> None:
+    """Raise `InputError` where a new folder with the entries `holds` may not take the place of `out`.
+
+    It may where `out` does not exist or has no entry but `holds`, and where none of `inputs` is `out` or lies
+    in it. `marker` is the entry without which the others could be anybody's.
+    """
+    for source in inputs:
+        if source.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{out}: would take the place of the input {source}; name another folder")
+    check_folder(out)
+    names = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+    strangers = [name for name in names if name not in holds]
+    if strangers:
+        raise InputError(
+            f"{out}: holds {strangers[0]}, which is not of this command and would be lost; "
+            "name a new or empty folder"
+        )
+    if names and marker is not None and marker not in names:
+        raise InputError(
+            f"{out}: holds {names[0]} and no {marker}, so it is not of this command and would be lost; "
+            "name a new or empty folder"
+        )
+
+
+def check_folder(out: Path) -> None:
+    """Raise `InputError` where there can be no folder `out`, because it or one above it is a file."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{out}: {there} is a file; name a folder")
 
 
 @contextmanager

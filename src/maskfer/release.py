@@ -35,6 +35,7 @@ PLOTS: Final = "plots/"
 GOLDEN: Final = "golden/"
 REFERENCE: Final = "reference.json"
 _REQUIRED: Final = (WEIGHTS, ONNX, CARD)
+_HOLDS: Final = (*_REQUIRED, METADATA, PLOTS.rstrip("/"), GOLDEN.rstrip("/"), REFERENCE)
 
 
 class _Strict(BaseModel):
@@ -202,7 +203,7 @@ def write(
     `plots` are copied to `plots/<name>`, `golden` to `golden/<name>`; a release without `card` gets one that
     says it is not judged yet.
     """
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=_HOLDS) as work:
         _put(work / WEIGHTS, weights)
         _put(work / ONNX, onnx)
         _put(work / CARD, (card or _unjudged_card(description.name)).encode("utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 from maskfer.cli import load_commands
 from maskfer.data.rejects import read_rejects
 from maskfer.data.table import FacesTable
-from maskfer.errors import DatasetError, LabelError, MaskferError
+from maskfer.errors import DatasetError, InputError, LabelError, MaskferError
 
 
 def maskfer(*arguments: str | Path) -> Result:
@@ -82,11 +83,14 @@ def test_build_of_an_empty_folder_makes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
-def test_the_three_steps_make_what_build_makes(raw_faces: Path, tmp_path: Path) -> None:
+def test_the_three_steps_make_what_build_makes_also_over_what_they_made_before(
+    raw_faces: Path, tmp_path: Path
+) -> None:
     maskfer("build", raw_faces, "--out", tmp_path / "built")
-    maskfer("ingest", raw_faces, "--out", tmp_path / "records")
-    maskfer("align", tmp_path / "records", "--raw", raw_faces, "--out", tmp_path / "aligned")
-    maskfer("wear-masks", tmp_path / "aligned", "--out", tmp_path / "faces")
+    for _ in range(2):
+        maskfer("ingest", raw_faces, "--out", tmp_path / "records")
+        maskfer("align", tmp_path / "records", "--raw", raw_faces, "--out", tmp_path / "aligned")
+        maskfer("wear-masks", tmp_path / "aligned", "--out", tmp_path / "faces")
     one, other = (FacesTable.read(tmp_path / name / "faces.parquet") for name in ("built", "faces"))
     assert one.sha256() == other.sha256()
 
@@ -129,3 +133,31 @@ def _frames(path: Path) -> list[cv2.typing.MatLike]:
         frames.append(answer[1])
     film.release()
     return frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ingest", "photos", "--out", "photos"), "photos: would take the place of the input photos"),
+        (("ingest", "photos", "--out", "."), "would take the place of the input photos"),
+        (("ingest", "photos", "--out", "holiday"), "holiday: holds beach.png"),
+        (("align", "photos", "--raw", "holiday", "--out", "holiday"), "take the place of the input holiday"),
+        (("align", "photos", "--raw", "photos", "--out", "holiday"), "holiday: holds beach.png"),
+        (("wear-masks", "photos", "--out", "photos"), "would take the place of the input photos"),
+        (("wear-masks", "photos", "--out", "holiday"), "holiday: holds beach.png"),
+        (("synth", "--out", "holiday"), "holiday: holds beach.png"),
+        (("synth", "--out", "holiday/beach.png"), "holiday/beach.png is a file"),
+        (("build", "photos", "--out", "holiday/beach.png/x"), "holiday/beach.png is a file"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused_before_any_work(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("photos/positive/a.png", "holiday/beach.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"a picture")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(said)):
+        maskfer(*arguments)
+    assert sorted(tmp_path.rglob("*")) == before

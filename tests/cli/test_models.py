@@ -111,7 +111,9 @@ def test_no_registry_is_one_line(maskfer: Maskfer, monkeypatch: pytest.MonkeyPat
 def test_evaluate_writes_the_figures_of_the_champion(
     maskfer: Maskfer, registered: Registry, known_table: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "new" / "metrics.json"
+    out, notes = tmp_path / "new" / "metrics.json", tmp_path / "plots" / "notes.txt"
+    notes.parent.mkdir()
+    notes.touch()
     name = registered.settings.model_name
     shown = maskfer(
         "evaluate",
@@ -128,7 +130,8 @@ def test_evaluate_writes_the_figures_of_the_champion(
     assert {"n", "accuracy", "macro_f1", "per_class", "slices", "heatmap_iou"} <= set(metrics)
     assert metrics["model"] == f"{name}@champion"
     assert f"{metrics['slices']['masked']['accuracy']:.3f}" in shown
-    assert len(list((tmp_path / "plots").iterdir())) == 5
+    assert len(list((tmp_path / "plots").glob("*.png"))) == 5
+    assert notes.exists()
 
 
 def test_evaluate_takes_a_folder_and_names_what_is_wrong_with_it(

@@ -29,7 +29,9 @@ def files(folder: Path) -> list[Path]:
         (["--data", "faces", "--params", "wrong.yaml"], "wrong.yaml: expresion"),
         (["--data", "faces", "--policy", "absent.yaml"], "absent.yaml: no such promotion policy"),
         (["--data", "faces"], "faces.parquet"),
-        (["--data", "faces", "--work", "faces"], "faces: holds files that are not a run's results"),
+        (["--data", "faces", "--work", "faces"], "would take the place of the input faces"),
+        (["--data", "photos", "--work", "copied"], "copied: holds release and no retrain.log"),
+        (["--data", "photos", "--work", "kept"], "kept: holds notes.txt"),
         (["--data", "faces", "--submit", "127.0.0.1:1"], "cannot read this machine's files"),
         (["--data", "s3://b/faces.parquet", "--submit", "127.0.0.1:1"], "no Kubeflow Pipelines API answers"),
         (["--data", "s3://b/faces.parquet", "--compile", "graph.json"], "graph.json"),
@@ -38,7 +40,10 @@ def files(folder: Path) -> list[Path]:
 def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "photos", "copied/release", "kept"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("kept/retrain.log", "kept/notes.txt"):
+        (tmp_path / file).touch()
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "faces.parquet").write_bytes(b"no table")
     (tmp_path / "wrong.yaml").write_text("expresion: {epochs: 2}\n", encoding="utf-8")

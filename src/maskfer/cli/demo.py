@@ -23,8 +23,9 @@ from typing import Annotated, Any
 
 import typer
 
+from maskfer import atomic
 from maskfer.cli import app
-from maskfer.errors import MaskferError, ServiceUnavailable, StageFailed
+from maskfer.errors import ServiceUnavailable, StageFailed
 
 _PARAMS = """\
 # The demo's parameters: the defaults, with as little training as still learns the synthetic faces.
@@ -33,6 +34,8 @@ mask_classifier: {epochs: 10, batch_size: 32}
 heatmap: {epochs: 10, batch_size: 32}
 expression: {epochs: 24, batch_size: 32}
 """
+_MARKER = ".maskfer-demo"
+_HOLDS = (_MARKER, "params.yaml", "raw", "dataset", "home", "service.log", "clip.mp4", "scores")
 
 
 @dataclass
@@ -143,13 +146,12 @@ def demo(
     per_person: Annotated[int, typer.Option(min=3, help="Pictures of each.")] = 15,
 ) -> None:
     """Run the whole line on synthetic faces: build, retrain, promote, serve, ask, score a clip."""
-    marker = work / ".maskfer-demo"
-    if work.exists() and any(work.iterdir()) and not marker.exists():
-        raise MaskferError(f"demo: {work} holds files that are not a demo's; give --work an empty folder")
+    atomic.check_replaceable(work, holds=_HOLDS, marker=_MARKER)
+    work = work.resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    marker.touch()
-    run = _Demo(work.resolve())
+    (work / _MARKER).touch()
+    run = _Demo(work)
     params = run.work / "params.yaml"
     params.write_text(_PARAMS, encoding="utf-8")
     raw, dataset = run.work / "raw", run.work / "dataset"

@@ -21,7 +21,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="NAME@champion, NAME@v3, or a release folder.")],
     data: Annotated[Path, typer.Option(help="Folder with faces.parquet.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="File for all figures.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures; what else is in it stays.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     params: Annotated[Path | None, typer.Option(help="params.yaml; its `evaluation` part is used.")] = None,
 ) -> None:
@@ -37,6 +39,8 @@ def evaluate(
 
     if split not in SPLITS:
         raise InputError(f"--split {split!r}: expected one of {', '.join(SPLITS)}")
+    if plots is not None:
+        atomic.check_folder(plots)
     evaluation_params = Params.load(params).evaluation
     release = open_release(model, settings=Settings.load())
     faces = data / "faces.parquet"
@@ -47,8 +51,7 @@ def evaluate(
     if plots is not None:
         from maskfer.evaluation.plots import write_plots
 
-        with atomic.new_folder(plots) as work:
-            write_plots(evaluation, work, bins=evaluation_params.calibration_bins)
+        write_plots(evaluation, plots, bins=evaluation_params.calibration_bins)
     typer.echo(f"{model} on {faces}, {split}")
     Console().print(_table(metrics))
 

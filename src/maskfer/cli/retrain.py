@@ -93,9 +93,9 @@ def _retrain_here(
     data: Path, *, params: Params, policy: PromotionPolicy, settings: Settings, work: Path | None
 ) -> None:
     from pipelines.dataset import faces_table
-    from pipelines.run_local import check_replaceable, run
+    from pipelines.run_local import check_results, run
 
-    check_replaceable(work)  # before a dataset is built for nothing
+    check_results(work, data=data)  # before a dataset is built for nothing
     faces, prepared = faces_table(data, params=params, settings=settings, say=typer.echo)
     done = run(faces, params=params, policy=policy, settings=settings, out=work)
     _report((*prepared, *done.steps), folder=done.folder, name=settings.model_name)

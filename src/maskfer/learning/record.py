@@ -17,6 +17,8 @@ from maskfer.learning.training import SCORE, EpochReport, Trainer
 
 METRICS = "metrics.json"
 HISTORY = "history.csv"
+FILES = (METRICS, HISTORY)
+"""What `write` puts into a folder."""
 
 Item = TypeVar("Item")
 

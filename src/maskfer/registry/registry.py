@@ -105,7 +105,7 @@ class Registry:
                     shutil.rmtree(folder)  # a damaged cache is not the registry's fault: fetch anew
             from mlflow.artifacts import download_artifacts
 
-            with atomic.new_folder(folder) as work:
+            with atomic.new_folder(folder, holds=()) as work:
                 with self._speaking():
                     uri = self._client.get_model_version_download_uri(version.name, str(version.version))
                     fetched = download_artifacts(

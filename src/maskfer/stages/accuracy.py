@@ -46,6 +46,7 @@ from maskfer.stages import (
 )
 
 RESULT: Final = "result.json"
+_EVALUATION: Final = "evaluation"
 _TIMED_FACES: Final = 256
 _TIMED_ROUNDS: Final = 5
 
@@ -249,15 +250,15 @@ def _figures(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -
     )
     test = load(shared.faces, split="test", classes=params.classes, crop_size=params.data.crop_size)
     figures = judged(trained.task, test)
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(RESULT,)) as work:
         (work / RESULT).write_text(evaluate.to_text(figures), encoding="utf-8")
     trained.checkpoint.remove()
 
 
 def _judge(out: Path, *, made: _Made, shared: _Shared, params: Params, real_masks: Path | None) -> None:
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(RESULT, _EVALUATION)) as work:
         if made.is_release:
-            found = evaluate.run(made.out, shared.faces, work / "evaluation", params=params).metrics
+            found = evaluate.run(made.out, shared.faces, work / _EVALUATION, params=params).metrics
             shipped = release.read(made.out)
             result = _answers(found) | {
                 "real_mask_accuracy": None if real_masks is None else _mask_accuracy(shipped, real_masks),

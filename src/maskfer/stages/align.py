@@ -28,6 +28,7 @@ from maskfer.parallel import map_in_processes
 from maskfer.stages.ingest import read_records
 
 STAGE: Final = "align"
+_HOLDS: Final = (FILE_NAME, rejected.FILE_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ def run(records: Path, out: Path, *, raw: Path, params: Params, workers: int | N
 
     One face is kept of each picture, the most prominent. What `records/rejects.csv` lists stays listed. The
     same input gives the same bytes for any number of workers. Raises `DatasetError` when no picture shows a
-    face.
+    face, and `InputError` where `out` holds other files or one of the inputs.
     """
+    atomic.check_replaceable(out, holds=_HOLDS, inputs=(records, raw))
     items, earlier = read_records(records), rejected.read_rejects(records / rejected.FILE_NAME)
     results = map_in_processes(
         partial(align_face, raw=raw, data=params.data), items, title="align", workers=workers
@@ -68,7 +70,7 @@ def run(records: Path, out: Path, *, raw: Path, params: Params, workers: int | N
     assert len(rows) + len(rejects) == len(items)
     data = params.data
     metadata = {"crop_size": data.crop_size, "crop_context": data.crop_context, "seed": params.seed}
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=_HOLDS) as work:
         write_faces(work / FILE_NAME, rows, metadata=metadata)
         rejected.write_rejects(work / rejected.FILE_NAME, [*earlier, *rejects])
     return AlignReport(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from maskfer import atomic
 from maskfer.config import Params
 from maskfer.data import rejects as rejected
 from maskfer.data.summary import Summary
@@ -15,8 +16,10 @@ from maskfer.stages import align, ingest, wear_masks
 def run(raw: Path, out: Path, *, params: Params, masks: bool = True, workers: int | None = None) -> Summary:
     """Run ingest, align and, if `masks`, wear_masks; write `out/faces.parquet` and `out/rejects.csv`.
 
-    Both files appear when everything is done; until then, and after a failure, `out` is what it was.
+    Both files appear when everything is done; until then, and after a failure, `out` is what it was. Other
+    files in it stay.
     """
+    atomic.check_folder(out)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:

@@ -77,7 +77,7 @@ def run(
         "floor": round(floor, 5),
         **done.metrics,
     }
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(HEATMAPS, WEIGHTS, *record.FILES)) as work:
         parts = list(zip((train, val), exact, strict=True))
         _write_maps(work / HEATMAPS, parts, params=params, floor=floor)
         (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.classifier))

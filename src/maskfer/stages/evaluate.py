@@ -37,7 +37,7 @@ def run(release_dir: Path, faces: Path, out: Path, *, params: Params, split: str
     release = releases.read(release_dir)
     evaluation = judge_release(release, faces, split=split, params=params.evaluation)
     metrics = described(evaluation, release, faces, split=split)
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(METRICS, PREDICTIONS, PLOTS)) as work:
         (work / METRICS).write_text(to_text(metrics), encoding="utf-8")
         evaluation.predictions.write(work / PREDICTIONS)
         write_plots(evaluation, work / PLOTS, bins=params.evaluation.calibration_bins)

@@ -15,6 +15,7 @@ from maskfer.data.rejects import FILE_NAME, write_rejects
 from maskfer.data.split import split_records
 
 RECORDS = "records.parquet"
+_HOLDS = (RECORDS, FILE_NAME)
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
@@ -42,11 +43,15 @@ class IngestReport:
 
 
 def run(raw: Path, out: Path, *, params: Params) -> IngestReport:
-    """Read `raw`, write `out/records.parquet` and `out/rejects.csv`."""
+    """Read `raw`, write `out/records.parquet` and `out/rejects.csv`.
+
+    Raises `InputError` where `out` holds other files or the photographs.
+    """
+    atomic.check_replaceable(out, holds=_HOLDS, inputs=(raw,))
     records, rejects = read_raw(raw, classes=params.classes)
     data = params.data
     records = split_records(records, val=data.val_fraction, test=data.test_fraction, seed=params.seed)
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=_HOLDS) as work:
         table = pa.Table.from_pylist([asdict(record) for record in records], schema=_SCHEMA)
         pq.write_table(table, work / RECORDS)
         write_rejects(work / FILE_NAME, rejects)

@@ -60,7 +60,7 @@ def run(
     metrics = _matching_metrics(evaluation_dir, release, faces)
     predictions = PredictionTable.read(evaluation_dir / evaluate.PREDICTIONS)
     registry = Registry(settings)
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(DECISION_JSON, DECISION_MARKDOWN, RELEASE)) as work:
         plots = {path.name: path for path in sorted((evaluation_dir / evaluate.PLOTS).glob("*.png"))}
         card = model_card(release, metrics=metrics, plots=[*plots, *_plot_names(release)])
         final = releases.judged(release, work / RELEASE, metrics=metrics, card=card, plots=plots)

@@ -38,7 +38,7 @@ def run(
     """
     done = trained(trainer, faces, heatmaps, params=params, checkpoint=path_of(out, folder=checkpoints))
     metrics = {"pairs": len(drawn_twins(done.task.train)), **done.metrics}
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(WEIGHTS, *record.FILES)) as work:
         (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.model.generator))
         record.write(work, metrics=metrics, history=done.history)
     done.checkpoint.remove()

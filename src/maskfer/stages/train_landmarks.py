@@ -54,7 +54,7 @@ def run(
     )
     reader = LandmarkReader(done.task.model, inpainter=done.task.inpainter)
     metrics = {"faces": int(taught(done.task.train).sum()), **done.metrics}
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(WEIGHTS, *record.FILES)) as work:
         (work / WEIGHTS).write_bytes(export.weights_bytes(reader))
         record.write(work, metrics=metrics, history=done.history)
     done.checkpoint.remove()

@@ -36,7 +36,7 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
     done = trained(trainer, faces, params=params, checkpoint=path_of(out, folder=checkpoints))
     train = done.task.train
     metrics = {"faces": len(train), "masked": int(train.is_masked.sum()), **done.metrics}
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=(WEIGHTS, *record.FILES)) as work:
         (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.model))
         record.write(work, metrics=metrics, history=done.history)
     done.checkpoint.remove()

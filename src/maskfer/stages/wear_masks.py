@@ -31,6 +31,7 @@ from maskfer.parallel import map_in_processes
 
 STAGE: Final = "wear_masks"
 TWIN_SUFFIX: Final = "-m"
+_HOLDS: Final = (FILE_NAME, rejected.FILE_NAME)
 
 Row = dict[str, Any]
 
@@ -56,8 +57,10 @@ def run(faces: Path, out: Path, *, params: Params, workers: int | None = None) -
 
     A face that cannot wear a mask is left out altogether, so that the masked and the unmasked faces of a
     table are the same people. Twins that the table has already are drawn anew; what `faces/rejects.csv` lists
-    stays listed. The same input gives the same bytes for any number of workers.
+    stays listed. The same input gives the same bytes for any number of workers. Raises `InputError` where
+    `out` holds other files or the input.
     """
+    atomic.check_replaceable(out, holds=_HOLDS, inputs=(faces,))
     table, earlier = FacesTable.read(faces / FILE_NAME), rejected.read_rejects(faces / rejected.FILE_NAME)
     rows: list[Row] = [row for row in table.table.to_pylist() if row["mask_origin"] != "drawn"]
     bare = [row for row in rows if not row["is_masked"]]
@@ -80,7 +83,7 @@ def run(faces: Path, out: Path, *, params: Params, workers: int | None = None) -
     )
     assert report.faces == len(rows)
     metadata = {**table.metadata, "twins": True, "masking": params.masking.model_dump(mode="json")}
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=_HOLDS) as work:
         write_faces(work / FILE_NAME, _with_twins(rows, twins), metadata=metadata)
         rejected.write_rejects(work / rejected.FILE_NAME, [*earlier, *rejects])
     return report

@@ -47,10 +47,9 @@ def write_synthetic_dataset(
     Expressions and orientations are spread evenly over each person's pictures; a quarter of the people are
     the test split. `truth.csv` has the orientation and the 68 landmarks (pixels, iBUG-68 order). The folder
     appears when the last picture is drawn; the same seed gives the same bytes for any number of workers.
+    Raises `InputError` where `out` holds anything.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: not empty; name a folder for --out that does not exist yet")
-    with atomic.new_folder(out) as work:
+    with atomic.new_folder(out, holds=()) as work:
         (work / "images").mkdir()
         jobs = [(work / "images", index, per_person, people, seed) for index in range(people)]
         faces: list[SyntheticFace] = []

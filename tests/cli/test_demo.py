@@ -1,0 +1,29 @@
+"""`maskfer demo` empties a folder first: only one that is a demo's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Maskfer
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        # What somebody's own `data build raw --out dataset` leaves has the names of a demo's.
+        ("mine", "mine: holds dataset and no .maskfer-demo"),
+        ("demo", "demo: holds notes.txt"),
+        ("demo/notes.txt", "demo/notes.txt is a file"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_not_emptied(
+    work: str, said: str, maskfer: Maskfer, tmp_path: Path
+) -> None:
+    for name in ("mine/raw/a.png", "mine/dataset/faces.parquet", "demo/.maskfer-demo", "demo/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert said in maskfer("demo", "--work", tmp_path / work, code=2)
+    assert sorted(tmp_path.rglob("*")) == before
