@@ -38,6 +38,19 @@ def test_a_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_link_goes_on_leading_to_the_folder_that_is_replaced(tmp_path: Path) -> None:
+    big, link = tmp_path / "big", tmp_path / "small" / "out"
+    big.mkdir()
+    link.parent.mkdir()
+    link.symlink_to(big / "out")
+    for text in ("old", "new"):
+        with atomic.new_folder(link, holds=("old", "new")) as work:
+            (work / text).touch()
+    assert link.readlink() == big / "out"
+    assert [path.name for path in link.iterdir()] == ["new"]
+    assert [path.name for folder in (big, link.parent) for path in folder.iterdir()] == ["out", "out"]
+
+
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

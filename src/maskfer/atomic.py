@@ -17,10 +17,12 @@ def new_folder(out: Path, *, holds: Collection[str]) -> Iterator[Path]:
     """Yield an empty folder beside `out` that takes its place when the block ends well.
 
     `holds` names all that the block puts into it: `InputError` where an `out` that is there holds anything
-    else. When the block raises, the new folder is gone and an `out` that was there before is untouched.
+    else. When the block raises, the new folder is gone and an `out` that was there before is untouched. Where
+    `out` is a link, the folder it leads to is replaced. A process that is killed between the two renames at
+    the end leaves no `out`, and beside it the earlier folder as `.NAME.XXXXXXXX.old`.
     """
     check_replaceable(out, holds=holds)
-    out = out.absolute()
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile.mkdtemp: its folders are private to one user, and this one stays.
     work = out.parent / f".{out.name}.{secrets.token_hex(4)}"
