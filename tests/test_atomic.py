@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,19 @@ def test_a_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:
     atomic.write_bytes(out, b"new")
     assert out.read_bytes() == b"new"
     assert [path.name for path in out.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name_and_then_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "file.txt"
+    flushed: list[tuple[int, bool]] = []
+    flush = os.fsync
+
+    def watched(descriptor: int) -> None:
+        flush(descriptor)
+        flushed.append((os.fstat(descriptor).st_ino, out.exists()))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    atomic.write_text(out, "whole")
+    assert flushed == [(out.stat().st_ino, False), (tmp_path.stat().st_ino, True)]

@@ -3,7 +3,8 @@
     <home>/jobs/<job id>/
         job.json                       what is asked; the same question has the same job id
         frame_times.npy                when each frame is shown, seconds
-        segments/<from>-<to>.parquet   a finished segment: written whole, so where it exists it is done
+        segments/<from>-<to>.parquet   a finished segment: written whole, so where it exists it is done;
+                                   one that a failing disk has damaged is scored again at the next start
         failures/<from>-<to>.txt       why a segment was given up
         deliveries/<from>-<to>         one byte per attempt that was begun
 
@@ -91,7 +92,7 @@ class Job:
 
     @classmethod
     def create(cls, jobs: Path, record: JobRecord, video: Video) -> Self:
-        """Begin a job, or take up the one that asks the same: failures are forgotten, results kept."""
+        """Begin a job, or take up the one that asks the same: failures are forgotten, whole results kept."""
         folder = jobs / record.question.job_id
         for part in ("segments", "failures", "deliveries"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,9 @@ class Job:
         atomic.write_text(folder / "job.json", record.model_dump_json(indent=2) + "\n")
         for stale in [*(folder / "failures").iterdir(), *(folder / "deliveries").iterdir()]:
             stale.unlink(missing_ok=True)
+        for result in (folder / "segments").glob("*.parquet"):
+            if not _is_table(result):
+                result.unlink(missing_ok=True)
         return cls(folder, record, video.times_s)
 
     @classmethod
@@ -194,3 +198,11 @@ class Job:
 
     def _result(self, segment: Segment) -> Path:
         return self.folder / "segments" / f"{segment}.parquet"
+
+
+def _is_table(file: Path) -> bool:
+    try:
+        pq.read_table(file)
+    except (OSError, pa.ArrowException):
+        return False
+    return True

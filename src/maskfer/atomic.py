@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maskfer.errors import InputError
@@ -71,13 +72,20 @@ def check_folder(out: Path) -> None:
 
 @contextmanager
 def new_file(out: Path) -> Iterator[Path]:
-    """Yield a path beside `out` to write to; the file takes `out`'s place when the block ends well."""
+    """Yield a path beside `out` to write to; the file takes `out`'s place when the block ends well.
+
+    It is on the disk when it does, and so is its name when this returns: a power cut leaves the whole file or
+    the one before.
+    """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         work = Path(folder) / out.name
         yield work
+        _flush(work)
         work.replace(out)
+    with suppress(OSError):  # some network file systems have no such thing for folders
+        _flush(out.parent)
 
 
 def write_bytes(out: Path, content: bytes) -> None:
@@ -89,6 +97,14 @@ def write_bytes(out: Path, content: bytes) -> None:
 def write_text(out: Path, content: str) -> None:
     """Write a UTF-8 file whole or not at all."""
     write_bytes(out, content.encode("utf-8"))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _take_place(work: Path, out: Path) -> None:

@@ -68,6 +68,19 @@ def test_taking_a_job_up_keeps_results_and_forgets_failures(tmp_path: Path) -> N
     assert (again.failure(), again.begin(failed)) == (None, 1)
 
 
+@pytest.mark.parametrize("left", [0, 200])
+@pytest.mark.parametrize("padded", [False, True])
+def test_taking_a_job_up_scores_a_damaged_result_again(tmp_path: Path, left: int, padded: bool) -> None:
+    job = _job(tmp_path)
+    whole, damaged = job.segments()[:2]
+    for segment in (whole, damaged):
+        job.finish(segment, observation_schema(_CLASSES).empty_table())
+    file = job.folder / "segments" / f"{damaged}.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:left] + bytes(len(content) - left if padded else 0))
+    assert _job(tmp_path).done() == {str(whole)}
+
+
 def test_a_worker_opens_what_the_client_wrote(tmp_path: Path) -> None:
     job = _job(tmp_path)
     opened = Job.open(tmp_path, job.id)
