@@ -3,7 +3,7 @@
 from typing import Final
 
 IMAGE: Final = "maskfer-python:0.1.0"
-"""Default; `maskfer pipeline compile --image` and `maskfer retrain --submit --image` name another.
+"""Default; `MASKFER_PIPELINE_IMAGE` and `maskfer pipeline compile --image` name another.
 
 The SDK's local runner, which uses no image, warns unless "python" is in the name.
 """

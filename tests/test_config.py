@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from maskfer.config import Params, Settings
+from maskfer.config import OTHER_VARIABLES, PREFIX, Params, Settings
 from maskfer.errors import ParamsError
 
 
@@ -63,3 +64,45 @@ def test_tokens_that_do_not_parse_are_not_shown_either(monkeypatch: pytest.Monke
     with pytest.raises(ParamsError, match="MASKFER_api_tokens") as caught:
         Settings.load()
     assert "first" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("MASKFER_SCORING_PRT", r"MASKFER_SCORING_PRT: no such setting; did you mean MASKFER_SCORING_PORT\?"),
+        ("MASKFER_TRACKING_URL", r"did you mean MASKFER_TRACKING_URI\?"),
+        ("MASKFER_API_TOKEN", r"did you mean MASKFER_API_TOKENS\?"),
+        ("MASKFER_ZZZ", "MASKFER_ZZZ: no such setting; unset it"),
+        ("maskfer_hom", r"maskfer_hom: no such setting; did you mean MASKFER_HOME\?"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    monkeypatch.setenv(name, "3001")
+    with pytest.raises(ParamsError, match=says) as caught:
+        Settings.load()
+    assert "3001" not in str(caught.value)
+
+
+@pytest.mark.parametrize("service", ["", "SCORING_", "SCORING_INTERNAL_"])
+def test_what_kubernetes_sets_for_a_service_is_neither_refused_nor_a_setting(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    before = Settings.load()
+    address = {"PORT": "tcp://10.0.0.1:80", "PORT_80_TCP": "tcp://10.0.0.1:80"}
+    parts = {"PORT_80_TCP_PROTO": "tcp", "PORT_80_TCP_PORT": "80", "PORT_80_TCP_ADDR": "10.0.0.1"}
+    named = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "80", "SERVICE_PORT_HTTP": "80"}
+    for name, value in (address | parts | named).items():
+        monkeypatch.setenv(f"MASKFER_{service}{name}", value)
+    assert Settings.load() == before
+
+
+def test_every_variable_that_the_project_names_is_read() -> None:
+    root = Path(__file__).resolve().parents[1]
+    places = ("src", "services", "components", "pipelines", "k8s", "mlflow", "docs", ".ci")
+    files = [root / "README.md", root / "Makefile"]
+    files += [path for place in places for path in (root / place).rglob("*") if path.is_file()]
+    named = {name for path in files for name in re.findall(rb"MASKFER_[A-Z][A-Z_]+", path.read_bytes())}
+    known = {name.upper() for name in Settings.model_fields} | set(OTHER_VARIABLES)
+    assert {name.decode().removeprefix(PREFIX) for name in named} <= known

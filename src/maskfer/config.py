@@ -6,6 +6,9 @@ Both forbid unknown keys and check ranges when they are made, so no later code m
 from __future__ import annotations
 
 import json
+import os
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -280,10 +283,22 @@ def _upper(value: Any) -> Any:
 _Listed = (NoDecode, BeforeValidator(_listed))
 
 
-class Settings(BaseSettings):
-    """Where things are: read from `MASKFER_*` environment variables, defaults for a laptop."""
+PREFIX: Final = "MASKFER_"
+OTHER_VARIABLES: Final = ("TOKEN", "REQUIRE_BROWSER")
+"""Read without `Settings`: by `maskfer live`, and by the tests of the page."""
+_OF_A_SERVICE: Final = re.compile(
+    r"(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.IGNORECASE
+)
+_ADDRESS_OF_A_SERVICE: Final = re.compile(r"(tcp|udp|sctp)://")
 
-    model_config = SettingsConfigDict(env_prefix="MASKFER_", extra="forbid", frozen=True)
+
+class Settings(BaseSettings):
+    """Where things are: read from `MASKFER_*` environment variables, defaults for a laptop.
+
+    What Kubernetes sets in every pod beside a service called `maskfer...` is passed over.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     home: Path = Path(".maskfer")
     """Folder for everything the project keeps on a laptop: registry, caches, runs, job state."""
@@ -351,9 +366,15 @@ class Settings(BaseSettings):
     statistics_days: int = Field(30, ge=1)
     """Statistics older than this are deleted."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_services(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if not _is_of_a_service(name, value)}
+
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; raises `ParamsError` naming the variable."""
+        """Read the environment; raises `ParamsError` naming the variable that is unknown or out of range."""
+        _refuse_unknown(known=[*(name.upper() for name in cls.model_fields), *OTHER_VARIABLES])
         try:
             return cls()
         except ValidationError as error:
@@ -368,6 +389,24 @@ class Settings(BaseSettings):
     def statistics_address(self) -> str:
         """The database of the statistics, with the laptop's default filled in."""
         return self.statistics_url or f"sqlite:///{self.home.resolve() / 'statistics.db'}"
+
+
+def _refuse_unknown(*, known: list[str]) -> None:
+    # pydantic-settings looks only for the variables of its fields; what it does not look for goes unseen.
+    ours = {name: value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    for variable, value in ours.items():
+        name = variable.upper().removeprefix(PREFIX)
+        if name not in known and not _is_of_a_service(name, value):
+            alike = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {PREFIX}{alike[0]}?" if alike else "unset it"
+            raise ParamsError(f"environment variable {variable}: no such setting; {remedy}")
+
+
+def _is_of_a_service(name: str, value: Any) -> bool:
+    """Whether Kubernetes sets this, e.g. NAME_SERVICE_HOST, or NAME_PORT to tcp://10.0.0.1:80."""
+    if _OF_A_SERVICE.fullmatch(name) is not None:
+        return True
+    return name.upper().endswith("PORT") and _ADDRESS_OF_A_SERVICE.match(str(value)) is not None
 
 
 def _first_problem(error: ValidationError) -> str:
