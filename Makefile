@@ -53,5 +53,6 @@ constraints:  ## pin anew: resolve pyproject.toml from scratch into constraints.
 	  build/pin/bin/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//'; } > constraints.txt
 	rm -rf build/pin
 
-clean:  ## remove what the project made here
-	rm -rf .maskfer build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove caches, builds and the demo; the registry, statistics and what was trained stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .maskfer/cache .maskfer/demo
