@@ -43,6 +43,11 @@ def test_a_key_that_would_have_no_effect_is_refused_by_name(
         Params.load(path)
 
 
+def test_params_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"cannot be read \(Is a directory\); give --params a YAML file"):
+        Params.load(tmp_path)
+
+
 def test_params_with_a_path_survive_the_way_through_json() -> None:
     params = Params.model_validate({"expression": {"model": "ran", "pretrained": "weights/resnet18.pth"}})
 

@@ -97,6 +97,11 @@ def test_a_wrong_policy_is_one_line_that_names_the_key(tmp_path: Path, text: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_policy_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"cannot be read \(Is a directory\); give --policy a YAML file"):
+        PromotionPolicy.load(tmp_path)
+
+
 def test_a_missing_policy_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no such promotion policy"):
         PromotionPolicy.load(tmp_path / "absent.yaml")

@@ -261,6 +261,10 @@ class Params(_Frozen):
             return cls.model_validate(raw)
         except FileNotFoundError as error:
             raise ParamsError(f"{path}: no such file; give --params a YAML file like params.yaml") from error
+        except OSError as error:
+            raise ParamsError(
+                f"{path}: cannot be read ({error.strerror}); give --params a YAML file like params.yaml"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:

@@ -6,6 +6,8 @@ so that no image needs what it does not use.
 
 from __future__ import annotations
 
+import errno
+import os
 import pkgutil
 import sys
 from importlib import import_module
@@ -50,9 +52,21 @@ def load_commands() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; a `MaskferError` becomes one line on stderr and its exit code."""
+    """Run the command line; a `MaskferError` becomes one line on stderr and its exit code.
+
+    So do a file or folder that cannot be read or written, and a full disk. Whoever closes the pipe that the
+    output goes to wants no more of it: exit code 1 without a word.
+    """
     try:
         load_commands()()
     except MaskferError as error:
         print(f"maskfer: error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Of a file that could not be moved to its place, the place.
+        path = error.filename2 or error.filename
+        where = "" if path is None else f"{path}: "
+        print(f"maskfer: error: {where}{os.strerror(error.errno or 0)}", file=sys.stderr)  # noqa: T201
+        sys.exit(MaskferError.exit_code)

@@ -73,6 +73,11 @@ class PromotionPolicy(_Strict):
             raise ParamsError(
                 f"{path}: no such promotion policy; see mlflow/promotion-policy.yaml"
             ) from error
+        except OSError as error:
+            raise ParamsError(
+                f"{path}: cannot be read ({error.strerror}); give --policy a YAML file like "
+                "mlflow/promotion-policy.yaml"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:
