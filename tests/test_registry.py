@@ -220,6 +220,21 @@ def test_rollback_moves_the_alias_back_and_a_second_one_further(
     assert [event.reason for event in registry.history().events][-2:] == ["v3 misses side faces", "v2 too"]
 
 
+def test_history_knows_what_was_rolled_back_from_until_it_is_champion_again(
+    registry: Registry, three: list[ModelVersion]
+) -> None:
+    def given_up(version: ModelVersion) -> str | None:
+        event = registry.history().rolled_back_from(version.version, release_sha256=version.release_sha256)
+        return event.reason if event else None
+
+    assert [given_up(version) for version in three] == [None, None, None]
+    registry.rollback(reason="v3 misses side faces")
+    registry.rollback(reason="v2 too")
+    assert [given_up(version) for version in three] == [None, "v2 too", "v3 misses side faces"]
+    registry.promote(three[1], reason="it was the light", forced=True)
+    assert [given_up(version) for version in three] == [None, None, "v3 misses side faces"]
+
+
 def test_rollback_skips_a_version_that_was_deleted(
     registry: Registry, three: list[ModelVersion], settings: Settings
 ) -> None:

@@ -13,6 +13,7 @@ from maskfer.config import Params, Settings
 from maskfer.errors import DatasetError, ReleaseCorrupted
 from maskfer.promotion import PromotionPolicy
 from maskfer.registry import Registry
+from maskfer.registry.connection import connect
 from maskfer.release import Release
 from maskfer.stages import evaluate, register
 from maskfer.stages.register import RegisterReport
@@ -140,6 +141,40 @@ def test_the_champion_submitted_again_changes_nothing(
     assert "champion already" in again.decision.reason
     assert len(Registry(settings).history().events) == 1
     assert Registry(settings).resolve("champion").tags["decision"] == "promoted"
+
+
+def test_what_a_person_rolled_back_from_is_not_promoted_by_the_next_unchanged_run(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings
+) -> None:
+    registry = Registry(settings)
+    blind, good = known_faces.release("blind", blind_when_masked=True), known_faces.release("good")
+    registry.promote(registry.register(blind), reason="trial", forced=True)
+    assert submit(good).promoted
+    registry.rollback(reason="misses side faces")
+    again = submit(good)
+    assert not again.promoted
+    assert "misses side faces" in again.decision.reason
+    assert f"maskfer models promote {again.version}" in again.decision.reason
+    assert registry.resolve("champion").version == 1
+    # What the policy said stays on the version, so that a person needs no force.
+    assert registry.promote(registry.resolve("v2"), reason="no, it was the light").version == 2
+    assert "champion already" in submit(good).decision.reason
+
+
+def test_a_release_that_was_rolled_back_from_and_deleted_is_not_promoted_under_another_number(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings
+) -> None:
+    registry = Registry(settings)
+    blind, good = known_faces.release("blind", blind_when_masked=True), known_faces.release("good")
+    registry.promote(registry.register(blind), reason="trial", forced=True)
+    submit(good)
+    connect(settings, create=False).delete_model_version(settings.model_name, "2")
+    registry.rollback(reason="misses side faces")
+    again = submit(good)
+    assert again.version.version == 3
+    assert not again.promoted
+    assert "misses side faces" in again.decision.reason
+    assert registry.resolve("champion").version == 1
 
 
 def test_other_classes_are_refused_until_a_person_forces_it(

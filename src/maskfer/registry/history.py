@@ -61,9 +61,14 @@ class History:
         ]
 
     @property
+    def recorded_champion(self) -> int | None:
+        """The version that the last event made champion; None where there is no event."""
+        return self.events[-1].version if self.events else None
+
+    @property
     def discrepancy(self) -> str | None:
         """What is wrong where the alias is not where the last event put it; None where all is well."""
-        recorded = self.events[-1].version if self.events else None
+        recorded = self.recorded_champion
         if recorded == self.champion:
             return None
         if self.champion is None and recorded not in self.existing:
@@ -80,6 +85,23 @@ class History:
     def earlier_champion(self) -> int | None:
         """The version that `rollback` goes back to: the latest earlier champion that still exists."""
         return earlier_champion(self.events, champion=self.champion, existing=self.existing)
+
+    def rolled_back_from(self, version: int, *, release_sha256: str | None) -> Event | None:
+        """Return the rollback that gave this release up; None where none did, or it was champion since.
+
+        A version that was deleted and registered again is the same release under another number.
+        """
+        numbers = {version}
+        if release_sha256 is not None:
+            numbers |= {event.version for event in self.events if event.release_sha256 == release_sha256}
+        for before, event in reversed([*zip((None, *self.events), self.events, strict=False)]):
+            # A rollback from a deleted champion finds nobody in its place.
+            left = event.previous if event.previous is not None or before is None else before.version
+            if event.version in numbers:
+                return None
+            if left in numbers:
+                return event if event.kind == "rolled_back" else None
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""

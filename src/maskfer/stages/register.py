@@ -19,7 +19,7 @@ from maskfer.evaluation.card import model_card
 from maskfer.evaluation.predictions import PredictionTable
 from maskfer.promotion import Decision, PromotionPolicy, compare, judge_first
 from maskfer.promotion.report import decision_table, to_markdown
-from maskfer.registry import ModelVersion, Registry
+from maskfer.registry import History, ModelVersion, Registry
 from maskfer.release import Release
 from maskfer.stages import evaluate
 
@@ -52,6 +52,7 @@ def run(
 ) -> RegisterReport:
     """Register a release with its figures and promote it if it is not worse than the champion.
 
+    What a person rolled back from is not promoted again: an unchanged run would undo what that person did.
     Writes `out/release`, `out/decision.json` and `out/decision.md`. Raises `DatasetError` where the
     evaluation is of another release or faces table, `RegistryError` or `ReleaseError` naming the champion
     where it cannot be loaded: the candidate is registered then, and not promoted.
@@ -66,10 +67,9 @@ def run(
         final = releases.judged(release, work / RELEASE, metrics=metrics, card=card, plots=plots)
         champion = registry.champion()
         version = registry.register(final)
-        if champion is not None and champion.version == version.version:
-            decision = Decision(False, f"{version} is the champion already", champion.version)
-            _write(decision, version, work)
-            return RegisterReport(version, False, decision)
+        if (settled := _settled(version, champion, registry.history())) is not None:
+            _write(settled, version, work)
+            return RegisterReport(version, False, settled)
         try:
             decision = _decide(
                 predictions, release, champion, registry, faces, params=params, metrics=metrics, policy=policy
@@ -86,6 +86,21 @@ def run(
             version = registry.resolve(str(version))
     Console().print(decision_table(decision.to_json()))
     return RegisterReport(version, decision.promote, decision)
+
+
+def _settled(version: ModelVersion, champion: ModelVersion | None, history: History) -> Decision | None:
+    """Return the verdict on a version that need not be judged again; its recorded decision stays."""
+    number = champion.version if champion else None
+    if number == version.version:
+        return Decision(False, f"{version} is the champion already", number)
+    rollback = history.rolled_back_from(version.version, release_sha256=version.release_sha256)
+    if rollback is None:
+        return None
+    reason = (
+        f"a person rolled back from this release ({rollback.actor}, {rollback.at:%Y-%m-%d %H:%M} UTC): "
+        f"{rollback.reason}; promote it by hand with `maskfer models promote {version} --reason WHY`"
+    )
+    return Decision(False, reason, number)
 
 
 def _decide(
