@@ -312,6 +312,25 @@ def test_without_force_only_a_decision_against_the_present_champion_promotes(
     assert [event.version for event in registry.history().events] == [1]
 
 
+def test_a_decision_without_an_opponent_does_not_promote_where_the_champion_is_gone(
+    registry: Registry, known_faces: KnownFaces, settings: Settings
+) -> None:
+    client = connect(settings, create=False)
+    first, second = (
+        registry.register(known_faces.release(f"{settings.model_name}-{number}")) for number in (1, 2)
+    )
+    judged = registry.record_decision(second, YES)
+    registry.promote(first, reason="the first", forced=True)
+    client.delete_registered_model_alias(settings.model_name, "champion")
+    with pytest.raises(PromotionRefused, match="nobody is champion, the latest that exists is v1"):
+        registry.promote(judged, reason="hope")
+    client.delete_model_version(settings.model_name, "1")
+    with pytest.raises(PromotionRefused, match="no champion exists any more"):
+        registry.promote(judged, reason="hope")
+    assert registry.champion() is None
+    assert registry.promote(judged, reason="the only one", forced=True).version == 2
+
+
 def test_of_promoters_at_the_same_time_each_sees_the_one_before(
     registry: Registry, known_faces: KnownFaces, settings: Settings
 ) -> None:

@@ -177,6 +177,59 @@ def test_a_release_that_was_rolled_back_from_and_deleted_is_not_promoted_under_a
     assert registry.resolve("champion").version == 1
 
 
+@pytest.mark.parametrize("gone", ["deleted", "without alias"])
+def test_without_its_champion_a_model_does_not_start_anew(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings, gone: str
+) -> None:
+    registry, client = Registry(settings), connect(settings, create=False)
+    submit(known_faces.release("good"))
+    if gone == "deleted":
+        submit(known_faces.release("other-data", dataset_sha256="1" * 64))
+        client.delete_model_version(settings.model_name, "2")
+    else:
+        client.delete_registered_model_alias(settings.model_name, "champion")
+    # Better than always answering one class, and far worse than the champion.
+    blind = submit(known_faces.release("blind", blind_when_masked=True))
+    assert not blind.promoted
+    assert "worse than champion v1" in blind.decision.reason
+    assert "nobody is champion" in blind.decision.notes[0]
+    again = submit(known_faces.release("good"))
+    assert not again.promoted
+    assert "maskfer models rollback" in again.decision.reason
+    as_good = submit(known_faces.release("as-good", dataset_sha256="2" * 64))
+    assert as_good.promoted
+    assert as_good.decision.champion == 1
+    assert registry.resolve("champion") == as_good.version
+    assert registry.history().events[-1].previous is None
+
+
+def test_where_no_champion_exists_any_more_a_person_has_to_choose(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings
+) -> None:
+    submit(known_faces.release("good"))
+    connect(settings, create=False).delete_model_version(settings.model_name, "1")
+    report = submit(known_faces.release("other-data", dataset_sha256="1" * 64))
+    assert not report.promoted
+    assert "none of them exists any more" in report.decision.reason
+    assert "maskfer models promote VERSION --force" in report.decision.reason
+    registry = Registry(settings)
+    assert registry.resolve("v2").tags["decision"] == "refused"
+    assert registry.promote(report.version, reason="the only one", forced=True).version == 2
+
+
+def test_an_alias_that_somebody_moved_is_not_moved_back_by_an_unchanged_run(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings
+) -> None:
+    registry = Registry(settings)
+    registry.register(known_faces.release("blind", blind_when_masked=True))
+    submit(known_faces.release("good"))
+    connect(settings, create=False).set_registered_model_alias(settings.model_name, "champion", "1")
+    again = submit(known_faces.release("good"))
+    assert not again.promoted
+    assert "moved away from" in again.decision.reason
+    assert registry.resolve("champion").version == 1
+
+
 def test_other_classes_are_refused_until_a_person_forces_it(
     known_faces: KnownFaces, submit: Retrain, settings: Settings
 ) -> None:

@@ -71,6 +71,8 @@ def to_markdown(decision: Mapping[str, Any], *, of: str) -> str:
 
 def _title(decision: Mapping[str, Any]) -> str:
     champion = decision["champion"]
+    if champion is None and not decision["comparisons"]:
+        return "Candidate, compared with nobody"
     return f"Candidate against {'the majority class' if champion is None else f'champion v{champion}'}"
 
 

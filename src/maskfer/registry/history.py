@@ -86,6 +86,12 @@ class History:
         """The version that `rollback` goes back to: the latest earlier champion that still exists."""
         return earlier_champion(self.events, champion=self.champion, existing=self.existing)
 
+    @property
+    def opponent(self) -> int | None:
+        """The version a candidate is judged against: the champion or, where the alias is gone, the latest
+        recorded one that still exists. None where nobody was champion yet, or none of them exists."""
+        return self.earlier_champion if self.champion is None else self.champion
+
     def rolled_back_from(self, version: int, *, release_sha256: str | None) -> Event | None:
         """Return the rollback that gave this release up; None where none did, or it was champion since.
 

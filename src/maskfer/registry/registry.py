@@ -66,6 +66,12 @@ class Registry:
         except ModelNotFound:
             return None
 
+    def opponent(self, name: str | None = None) -> ModelVersion | None:
+        """Return the version that a candidate is judged against (`History.opponent`)."""
+        name = name or self.settings.model_name
+        number = self.history(name).opponent
+        return None if number is None else self.resolve(f"{name}@v{number}")
+
     def versions(self, name: str | None = None) -> list[ModelVersion]:
         """Return every version of a model, newest first; empty where there is no such model."""
         name = name or self.settings.model_name
@@ -192,17 +198,17 @@ class Registry:
     ) -> Event:
         """Make a version the champion and record why.
 
-        Unless `forced`, `decision` (by default the one on the version) has to allow it against the
-        present champion: `PromotionRefused` where there is none, it says no, or it met another champion.
+        Unless `forced`, `decision` (by default the one on the version) has to allow it against
+        `History.opponent`: `PromotionRefused` where there is none, it says no, or it met another.
         """
         decision = decision or version.decision
         with self._only_promoter(version.name):
-            now = self.champion(version.name)
-            before = now.version if now else None
+            history = self.history(version.name)
+            before = history.champion
             if before == version.version:
                 raise PromotionRefused(f"{version} is the champion already; nothing changed")
             if not forced:
-                _check_allowed(version, decision, champion=before)
+                _check_allowed(version, decision, history)
             return self._move(
                 version, kind="promoted", previous=before, reason=reason, decision=decision, forced=forced
             )
@@ -376,18 +382,19 @@ def open_release(reference: str, *, settings: Settings) -> Release:
     return registry.download(registry.resolve(reference))
 
 
-def _check_allowed(
-    version: ModelVersion, decision: Mapping[str, Any] | None, *, champion: int | None
-) -> None:
+def _check_allowed(version: ModelVersion, decision: Mapping[str, Any] | None, history: History) -> None:
     remedy = "; a person may overrule that with `maskfer models promote --force --reason WHY`"
     if decision is None:
         raise PromotionRefused(f"{version}: no decision is recorded on it, so nobody judged it{remedy}")
     if not decision["promote"]:
         raise PromotionRefused(f"{version}: refused by the policy: {decision['reason']}{remedy}")
-    if decision["champion"] != champion:
+    opponent = history.opponent
+    if opponent is None and history.events:
+        raise PromotionRefused(f"{version}: no champion exists any more to be judged against{remedy}")
+    if decision["champion"] != opponent:
+        whose = "the champion is" if history.champion else "nobody is champion, the latest that exists is"
         raise PromotionRefused(
-            f"{version}: judged against {_v(decision['champion'])}, "
-            f"but the champion is {_v(champion)}{remedy}"
+            f"{version}: judged against {_v(decision['champion'])}, but {whose} {_v(opponent)}{remedy}"
         )
 
 

@@ -53,6 +53,7 @@ def run(
     """Register a release with its figures and promote it if it is not worse than the champion.
 
     What a person rolled back from is not promoted again: an unchanged run would undo what that person did.
+    Where the champion was deleted or lost its alias, the latest one that still exists stands in its place.
     Writes `out/release`, `out/decision.json` and `out/decision.md`. Raises `DatasetError` where the
     evaluation is of another release or faces table, `RegistryError` or `ReleaseError` naming the champion
     where it cannot be loaded: the candidate is registered then, and not promoted.
@@ -70,12 +71,13 @@ def run(
         if (settled := _settled(version, champion, registry.history())) is not None:
             _write(settled, version, work)
             return RegisterReport(version, False, settled)
+        opponent = champion or registry.opponent()
         try:
             decision = _decide(
-                predictions, release, champion, registry, faces, params=params, metrics=metrics, policy=policy
+                predictions, release, opponent, registry, faces, params=params, metrics=metrics, policy=policy
             )
         except (RegistryError, ReleaseError) as error:
-            _refuse_unjudged(registry, version, champion, error)
+            _refuse_unjudged(registry, version, opponent, error)
             raise type(error)(
                 f"champion cannot be loaded, so {version} was registered and not promoted: {error}"
             ) from error
@@ -93,14 +95,21 @@ def _settled(version: ModelVersion, champion: ModelVersion | None, history: Hist
     number = champion.version if champion else None
     if number == version.version:
         return Decision(False, f"{version} is the champion already", number)
+    by_hand = f"promote it by hand with `maskfer models promote {version} --reason WHY`"
     rollback = history.rolled_back_from(version.version, release_sha256=version.release_sha256)
-    if rollback is None:
-        return None
-    reason = (
-        f"a person rolled back from this release ({rollback.actor}, {rollback.at:%Y-%m-%d %H:%M} UTC): "
-        f"{rollback.reason}; promote it by hand with `maskfer models promote {version} --reason WHY`"
-    )
-    return Decision(False, reason, number)
+    if rollback is not None:
+        who = f"{rollback.actor}, {rollback.at:%Y-%m-%d %H:%M} UTC"
+        reason = f"a person rolled back from this release ({who}): {rollback.reason}; {by_hand}"
+        return Decision(False, reason, number)
+    if champion is None and history.opponent == version.version:
+        reason = (
+            f"nobody is champion, and {version} is itself the latest champion that still exists: "
+            "`maskfer models rollback` makes it champion again"
+        )
+        return Decision(False, reason, None)
+    if history.recorded_champion == version.version:
+        return Decision(False, f"the alias was moved away from {version} without maskfer; {by_hand}", number)
+    return None
 
 
 def _decide(
@@ -115,6 +124,12 @@ def _decide(
     policy: PromotionPolicy,
 ) -> Decision:
     samples, seed = params.evaluation.bootstrap_samples, params.seed
+    if champion is None and registry.history().events:
+        reason = (
+            "there were champions and none of them exists any more, so there is nobody to judge against; "
+            "choose by hand with `maskfer models promote VERSION --force --reason WHY`"
+        )
+        return Decision(False, reason, None)
     if champion is None:
         return judge_first(predictions, policy=policy, samples=samples, seed=seed)
     reigning = registry.download(champion)
@@ -137,13 +152,19 @@ def _decide(
 
 
 def _notes(release: Release, reigning: Release, champion: ModelVersion) -> tuple[str, ...]:
+    notes = []
+    if not champion.is_champion:
+        notes.append(
+            f"nobody is champion (deleted, or its alias removed): judged against v{champion.version}, the "
+            "latest champion that still exists"
+        )
     trained_on, theirs = release.metadata.lineage.dataset_sha256, reigning.metadata.lineage.dataset_sha256
-    if trained_on == theirs:
-        return ()
-    return (
-        f"champion v{champion.version} was trained on another dataset ({theirs[:12]}, candidate "
-        f"{trained_on[:12]}): test people may have been among its training people, which favours it",
-    )
+    if trained_on != theirs:
+        notes.append(
+            f"champion v{champion.version} was trained on another dataset ({theirs[:12]}, candidate "
+            f"{trained_on[:12]}): test people may have been among its training people, which favours it"
+        )
+    return tuple(notes)
 
 
 def _matching_metrics(evaluation_dir: Path, release: Release, faces: Path) -> dict[str, Any]:
