@@ -267,6 +267,36 @@ def test_an_alias_moved_without_maskfer_is_seen(
     assert registry.history().discrepancy is None
 
 
+def test_a_promotion_that_was_killed_before_its_event_is_settled_by_promoting_again(
+    registry: Registry, known_faces: KnownFaces, settings: Settings
+) -> None:
+    first, second = (
+        registry.register(known_faces.release(f"{settings.model_name}-{number}")) for number in (1, 2)
+    )
+    registry.promote(first, reason="the first", forced=True)
+    judged = registry.record_decision(second, {**YES, "champion": 1})
+    # All that a promotion killed after the alias moved leaves behind.
+    connect(settings, create=False).set_registered_model_alias(settings.model_name, "champion", "2")
+    assert "the alias is at v2" in str(registry.history().discrepancy)
+    event = registry.promote(judged, reason="settled")
+    assert (event.version, event.previous, event.forced) == (2, 1, False)
+    assert registry.history().discrepancy is None
+    assert registry.resolve("champion").tags["decision"] == "promoted"
+    with pytest.raises(PromotionRefused, match="champion already"):
+        registry.promote(registry.resolve("v2"), reason="again", forced=True)
+
+
+def test_a_rollback_that_was_killed_before_its_event_is_settled_by_rolling_back_again(
+    registry: Registry, three: list[ModelVersion], settings: Settings
+) -> None:
+    connect(settings, create=False).set_registered_model_alias(settings.model_name, "champion", "2")
+    event = registry.rollback(reason="v3 misses side faces")
+    assert (event.version, event.previous) == (2, 3)
+    assert registry.history().discrepancy is None
+    assert registry.rollback(reason="v2 too").version == 1
+    assert len(three) == 3
+
+
 def test_a_deleted_event_stays_in_the_history(
     registry: Registry, three: list[ModelVersion], settings: Settings
 ) -> None:
@@ -286,7 +316,7 @@ def test_a_decision_is_recorded_with_its_numbers_and_files(
     version = registry.register(release)
     decided = registry.record_decision(version, YES, files=[tmp_path / "decision.md"])
     assert decided.decision == YES
-    assert decided.to_json()["decision"] == "promoted"
+    assert decided.to_json()["decision"] == "allowed"
     client = connect(settings, create=False)
     (file,) = client.list_artifacts(str(version.run_id), "decision")
     assert file.path == "decision/decision.md"
@@ -307,6 +337,9 @@ def test_without_force_only_a_decision_against_the_present_champion_promotes(
     assert not registry.promote(registry.record_decision(first, YES), reason="first").forced
     with pytest.raises(PromotionRefused, match="judged against nobody, but the champion is v1"):
         registry.promote(registry.record_decision(third, YES), reason="hope")
+    # What never was champion is not called promoted.
+    decided = {version.version: version.tags.get("decision") for version in registry.versions()}
+    assert decided == {1: "promoted", 2: "refused", 3: "allowed"}
     with pytest.raises(PromotionRefused, match="champion already"):
         registry.promote(registry.resolve("v1"), reason="again")
     assert [event.version for event in registry.history().events] == [1]

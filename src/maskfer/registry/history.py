@@ -78,12 +78,19 @@ class History:
             )
         return (
             f"the last recorded champion is {_version(recorded)}, the alias is at {_version(self.champion)}: "
-            "somebody moved it without maskfer; settle it with `maskfer models promote` or `rollback`"
+            "it was moved without maskfer, or maskfer was killed while it moved it; settle it with "
+            "`maskfer models promote` or `rollback`"
         )
 
     @property
     def earlier_champion(self) -> int | None:
-        """The version that `rollback` goes back to: the latest earlier champion that still exists."""
+        """The version that `rollback` goes back to: the latest earlier champion that still exists.
+
+        Where the alias is there already without an event, the rollback was killed: it is not taken back.
+        """
+        before = earlier_champion(self.events, champion=self.recorded_champion, existing=self.existing)
+        if before is not None and before == self.champion:
+            return before
         return earlier_champion(self.events, champion=self.champion, existing=self.existing)
 
     @property

@@ -21,11 +21,13 @@ from maskfer.registry import downloads, recording
 from maskfer.registry.connection import artifact_location, connect, speaking
 from maskfer.registry.history import Event, History
 from maskfer.registry.versions import (
+    ALLOWED,
     CHALLENGER,
     CHAMPION,
     DECISION,
     DECISION_JSON,
     DECISION_REASON,
+    PROMOTED,
     RELEASE_SHA256,
     ModelVersion,
     Reference,
@@ -174,10 +176,11 @@ class Registry:
         """Write what was decided about a version, with its numbers, on the version; `files` go to its run.
 
         `decision` has at least `promote` (bool), `reason` (str) and `champion` (the version it was judged
-        against, or None).
+        against, or None). A version that it allows to be promoted is `allowed` until it was champion, then
+        `promoted`.
         """
         tags = {
-            DECISION: "promoted" if decision["promote"] else "refused",
+            DECISION: ALLOWED if decision["promote"] else "refused",
             DECISION_REASON: str(decision["reason"]),
             DECISION_JSON: json.dumps(decision, separators=(",", ":")),
         }
@@ -199,18 +202,20 @@ class Registry:
         """Make a version the champion and record why.
 
         Unless `forced`, `decision` (by default the one on the version) has to allow it against
-        `History.opponent`: `PromotionRefused` where there is none, it says no, or it met another.
+        `History.opponent`: `PromotionRefused` where there is none, it says no, or it met another. A champion
+        without an event, of a promotion that was killed, gets its event.
         """
         decision = decision or version.decision
         with self._only_promoter(version.name):
             history = self.history(version.name)
-            before = history.champion
-            if before == version.version:
+            before, recorded = history.champion, history.recorded_champion
+            if before == recorded == version.version:
                 raise PromotionRefused(f"{version} is the champion already; nothing changed")
             if not forced:
                 _check_allowed(version, decision, history)
+            previous = recorded if before == version.version else before
             return self._move(
-                version, kind="promoted", previous=before, reason=reason, decision=decision, forced=forced
+                version, kind="promoted", previous=previous, reason=reason, decision=decision, forced=forced
             )
 
     def rollback(self, *, reason: str, name: str | None = None) -> Event:
@@ -228,7 +233,7 @@ class Registry:
             return self._move(
                 version,
                 kind="rolled_back",
-                previous=history.champion,
+                previous=history.recorded_champion if target == history.champion else history.champion,
                 reason=reason,
                 decision=None,
                 forced=False,
@@ -350,6 +355,8 @@ class Registry:
                 if decision is not None:
                     client.log_dict(run.info.run_id, dict(decision), "decision.json")
                 client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+                if kind == "promoted" and decision is not None and decision["promote"]:
+                    client.set_model_version_tag(version.name, str(version.version), DECISION, PROMOTED)
             seen = client.get_model_version_by_alias(version.name, CHAMPION)
             if int(seen.version) != version.version:
                 raise RegistryError(
@@ -388,11 +395,14 @@ def _check_allowed(version: ModelVersion, decision: Mapping[str, Any] | None, hi
         raise PromotionRefused(f"{version}: no decision is recorded on it, so nobody judged it{remedy}")
     if not decision["promote"]:
         raise PromotionRefused(f"{version}: refused by the policy: {decision['reason']}{remedy}")
-    opponent = history.opponent
+    # The alias is here without an event: this version was judged against the champion before.
+    unrecorded = history.champion == version.version
+    opponent = history.recorded_champion if unrecorded else history.opponent
     if opponent is None and history.events:
         raise PromotionRefused(f"{version}: no champion exists any more to be judged against{remedy}")
     if decision["champion"] != opponent:
         whose = "the champion is" if history.champion else "nobody is champion, the latest that exists is"
+        whose = "the last recorded champion is" if unrecorded else whose
         raise PromotionRefused(
             f"{version}: judged against {_v(decision['champion'])}, but {whose} {_v(opponent)}{remedy}"
         )
