@@ -14,6 +14,7 @@ def register(
     decision: Output[Artifact],
     params: str,
     policy: str,
+    model_name: str,
 ) -> None:
     """Register the release; promote it if the policy allows. Never cached: the champion may have changed."""
     from pathlib import Path
@@ -28,6 +29,6 @@ def register(
         Path(faces.path),
         Path(decision.path),
         params=Params.model_validate_json(params),
-        settings=Settings.load(),
+        settings=Settings.load().model_copy(update={"model_name": model_name}),
         policy=PromotionPolicy.model_validate_json(policy),
     )

@@ -80,6 +80,8 @@ class Recipe:
     landmark_params: str
     """Likewise, for the two steps of approach 1."""
     policy: str
+    model_name: str
+    """Registered model that the candidate becomes a version of: pods do not see the submitter's settings."""
     code_sha256: str
     """Content of the library, which Kubeflow's own cache key does not see."""
 
@@ -100,7 +102,7 @@ class Results(NamedTuple):
     decision: Artifact
 
 
-def recipe(params: Params, *, policy: PromotionPolicy) -> Recipe:
+def recipe(params: Params, *, policy: PromotionPolicy, model_name: str) -> Recipe:
     """Return the recipe of these parameters with the code that is installed here."""
     return Recipe(
         params=params.model_dump_json(),
@@ -108,6 +110,7 @@ def recipe(params: Params, *, policy: PromotionPolicy) -> Recipe:
         inpainter_params=params.model_dump_json(exclude=_NOT_READ_BY_INPAINTER_STEP),
         landmark_params=params.model_dump_json(exclude=_NOT_READ_BY_LANDMARK_STEP),
         policy=policy.model_dump_json(),
+        model_name=model_name,
         code_sha256=provenance.training_code_sha256("maskfer.stages.evaluate"),
     )
 
@@ -130,7 +133,7 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
     steps = steps_of(Params.model_validate_json(defaults.params))
 
     @dsl.pipeline(name=NAME, description="Train, judge and register a mask-aware expression model.")
-    def retrain(
+    def retrain(  # noqa: PLR0913, PLR0917 - a graph's arguments are those of its function
         faces_uri: str,
         dataset_sha256: str,
         params: str = defaults.params,
@@ -138,6 +141,7 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         inpainter_params: str = defaults.inpainter_params,
         landmark_params: str = defaults.landmark_params,
         policy: str = defaults.policy,
+        model_name: str = defaults.model_name,
         code_sha256: str = defaults.code_sha256,
     ) -> Results:
         key = {"dataset_sha256": dataset_sha256, "code_sha256": code_sha256}
@@ -164,6 +168,7 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
             faces=faces,
             params=params,
             policy=policy,
+            model_name=model_name,
         )
         # The champion may have changed since an equal call: what was decided then says nothing now.
         registered.set_caching_options(enable_caching=False)

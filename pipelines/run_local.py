@@ -57,7 +57,7 @@ def run(
     root = settings.home.resolve() / "runs" / started
     root.mkdir(parents=True)
     table = Table(faces_uri=str(faces.resolve()), dataset_sha256=table_sha256(faces))
-    made_by = recipe(params, policy=policy)
+    made_by = recipe(params, policy=policy, model_name=settings.model_name)
     log = root / LOG
     with log.open("w", encoding="utf-8") as file:
         watch = StepWatch(log=file, terminal=sys.stdout)

@@ -8,8 +8,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from kfp.dsl import Artifact, Dataset, Model
 
+from components.register import register
+from maskfer.config import Params, Settings
+from maskfer.promotion import PromotionPolicy
+from maskfer.registry import Registry
+from maskfer.stages import evaluate
 from pipelines.retrain import STEPS
+from tests.known import KnownFaces
 
 _COMPONENTS = Path(__file__).resolve().parents[2] / "components"
 
@@ -39,6 +46,32 @@ def test_a_component_brings_nothing_but_itself(step: str) -> None:
 def test_what_may_be_cached_is_keyed_by_the_content_of_data_and_code(step: str) -> None:
     component = getattr(import_module(f"components.{step}"), step)
     assert component.component_spec.inputs.keys() >= {"params", "dataset_sha256", "code_sha256"}
+
+
+def test_register_judges_and_promotes_under_the_name_it_is_given(
+    known_faces: KnownFaces,
+    known_table: Path,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MASKFER_HOME", str(settings.home))
+    monkeypatch.setenv("MASKFER_MODEL_NAME", "production")
+    release, evaluation = known_faces.release("good"), tmp_path / "evaluation"
+    evaluate.run(release.path, known_table, evaluation, params=Params())
+    register.python_func(
+        release=Model(uri=str(release.path)),
+        evaluation=Artifact(uri=str(evaluation)),
+        faces=Dataset(uri=str(known_table)),
+        decision=Artifact(uri=str(tmp_path / "decision")),
+        params=Params().model_dump_json(),
+        policy=PromotionPolicy().model_dump_json(),
+        model_name=settings.model_name,
+    )
+    champion = Registry(settings).champion()
+    assert champion is not None
+    assert champion.name == settings.model_name
+    assert Registry(settings).champion("production") is None
 
 
 def _call_of_the_stage(step: str) -> ast.Call:

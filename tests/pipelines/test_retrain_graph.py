@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from maskfer.config import Params, Settings
 from maskfer.errors import InputError
 from maskfer.promotion import PromotionPolicy
-from pipelines.retrain import STEPS, Cluster, cluster_of, compile_to, recipe, steps_of
+from pipelines.retrain import STEPS, Cluster, Recipe, cluster_of, compile_to, recipe, steps_of
 
 TRAINING = (
     "exec-train-mask-classifier",
@@ -29,9 +29,13 @@ APPROACH_1 = Params.model_validate({"expression": {"model": "landmark_split"}})
 Document = dict[str, Any]
 
 
+def made_by(params: Params) -> Recipe:
+    return recipe(params, policy=PromotionPolicy(), model_name="trial")
+
+
 def compiled_with(params: Params, out: Path) -> tuple[Document, Document]:
     cluster = Cluster(image="registry.example/maskfer-python:1", gpus=2, data_claim="faces")
-    compile_to(out, defaults=recipe(params, policy=PromotionPolicy()), cluster=cluster)
+    compile_to(out, defaults=made_by(params), cluster=cluster)
     spec, platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
     return spec, platform
 
@@ -147,6 +151,14 @@ def test_register_gets_the_registrys_address_and_is_never_answered_from_a_cache(
     assert variable["keyToEnv"][0]["envVar"] == "MASKFER_TRACKING_URI"
 
 
+def test_register_gets_the_name_of_the_model_it_was_submitted_for(
+    compiled: tuple[Document, Document],
+) -> None:
+    root = compiled[0]["root"]
+    given = root["dag"]["tasks"]["register"]["inputs"]["parameters"]["model_name"]
+    assert root["inputDefinitions"]["parameters"][given["componentInputParameter"]]["defaultValue"] == "trial"
+
+
 def test_a_cached_step_is_keyed_by_data_and_library(compiled: tuple[Document, Document]) -> None:
     for name in _cached(STEPS):
         inputs = compiled[0]["components"][f"comp-{name}"]["inputDefinitions"]["parameters"]
@@ -165,15 +177,15 @@ def test_a_cached_step_is_keyed_by_data_and_library(compiled: tuple[Document, Do
 def test_a_change_of_a_section_leaves_the_steps_before_it_as_they_are(
     section: str, touched: set[str]
 ) -> None:
-    one = recipe(Params(), policy=PromotionPolicy())
-    other = recipe(Params.model_validate({section: {"epochs": 99}}), policy=PromotionPolicy())
+    one = made_by(Params())
+    other = made_by(Params.model_validate({section: {"epochs": 99}}))
     changed = {name for name, value in asdict(one).items() if value != asdict(other)[name]}
     assert changed == {"params"} | touched
 
 
 def test_without_gpus_nothing_is_said_about_them(tmp_path: Path) -> None:
     out = tmp_path / "pipeline.yaml"
-    compile_to(out, defaults=recipe(Params(), policy=PromotionPolicy()), cluster=Cluster(gpus=0))
+    compile_to(out, defaults=made_by(Params()), cluster=Cluster(gpus=0))
     assert "nvidia" not in out.read_text(encoding="utf-8")
 
 
@@ -181,7 +193,7 @@ def test_a_file_that_kubeflow_would_not_take_is_refused_and_not_written(tmp_path
     with pytest.raises(InputError, match=r"pipeline\.json.*\.yaml"):
         compile_to(
             tmp_path / "pipeline.json",
-            defaults=recipe(Params(), policy=PromotionPolicy()),
+            defaults=made_by(Params()),
             cluster=Cluster(),
         )
     assert not list(tmp_path.iterdir())

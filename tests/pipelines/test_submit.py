@@ -67,7 +67,7 @@ def kubeflow() -> Iterator[Kubeflow]:
 def _submit(host: str, *, namespace: str | None = None) -> str:
     return submit(
         host,
-        recipe=recipe(Params(), policy=PromotionPolicy()),
+        recipe=recipe(Params(), policy=PromotionPolicy(), model_name="trial"),
         table=TABLE,
         cluster=Cluster(),
         experiment="faces",
@@ -84,6 +84,7 @@ def test_a_run_is_created_with_the_graph_and_its_arguments(kubeflow: Kubeflow) -
     assert run["experiment_id"] == "e1"
     assert run["runtime_config"]["parameters"]["faces_uri"] == TABLE.faces_uri
     assert Params.model_validate_json(run["runtime_config"]["parameters"]["params"]) == Params()
+    assert run["runtime_config"]["parameters"]["model_name"] == "trial"
     assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "maskfer-retrain"
     assert "nvidia.com/gpu" in json.dumps(run["pipeline_spec"]["platform_spec"])
 

@@ -49,6 +49,10 @@ def compile_(
         gpus=settings.pipeline_gpus if gpus is None else gpus,
         data_claim=data_claim,
     )
-    made_by = recipe(Params.load(params), policy=PromotionPolicy.load(policy or team_policy()))
+    made_by = recipe(
+        Params.load(params),
+        policy=PromotionPolicy.load(policy or team_policy()),
+        model_name=settings.model_name,
+    )
     compile_to(out, defaults=made_by, cluster=cluster)
     typer.echo(f"{out}: written; start it with faces_uri and dataset_sha256")

@@ -76,7 +76,7 @@ def retrain(
     from pipelines.retrain import cluster_of, compile_to, recipe
 
     cluster, table = cluster_of(data, settings=settings)
-    made_by = recipe(made_with, policy=promotes_by)
+    made_by = recipe(made_with, policy=promotes_by, model_name=settings.model_name)
     if compile_ is not None:
         compile_to(compile_, defaults=made_by, cluster=cluster)
         typer.echo(f"{compile_}: written; start it with faces_uri={table.faces_uri}")
