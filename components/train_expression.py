@@ -12,7 +12,8 @@ def train_expression(
     heatmaps: Input[Artifact],
     release: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
+    pretrained_sha256: str,  # noqa: ARG001 - part of the cache key, as are the next
+    dataset_sha256: str,  # noqa: ARG001
     code_sha256: str,  # noqa: ARG001
     landmarks: Input[Model] | None = None,
 ) -> None:

@@ -24,6 +24,7 @@ from maskfer import atomic, provenance
 from maskfer.config import Params, Settings
 from maskfer.errors import InputError
 from maskfer.promotion import PromotionPolicy
+from maskfer.release import file_sha256
 
 NAME: Final = "maskfer-retrain"
 STEPS: Final = (
@@ -82,6 +83,9 @@ class Recipe:
     policy: str
     model_name: str
     """Registered model that the candidate becomes a version of: pods do not see the submitter's settings."""
+    pretrained_sha256: str
+    """Content of `expression.pretrained`, of which the parameters hold the path; `none` where no such file is
+    on this machine (a cluster's steps read their own)."""
     code_sha256: str
     """Content of the library, which Kubeflow's own cache key does not see."""
 
@@ -111,8 +115,15 @@ def recipe(params: Params, *, policy: PromotionPolicy, model_name: str) -> Recip
         landmark_params=params.model_dump_json(exclude=_NOT_READ_BY_LANDMARK_STEP),
         policy=policy.model_dump_json(),
         model_name=model_name,
+        pretrained_sha256=_pretrained_sha256(params),
         code_sha256=provenance.training_code_sha256("maskfer.stages.evaluate"),
     )
+
+
+def _pretrained_sha256(params: Params) -> str:
+    weights = params.expression.pretrained
+    # Where it is missing, the stage says so.
+    return file_sha256(weights) if weights is not None and weights.is_file() else "none"
 
 
 def steps_of(params: Params) -> tuple[str, ...]:
@@ -142,6 +153,7 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         landmark_params: str = defaults.landmark_params,
         policy: str = defaults.policy,
         model_name: str = defaults.model_name,
+        pretrained_sha256: str = defaults.pretrained_sha256,
         code_sha256: str = defaults.code_sha256,
     ) -> Results:
         key = {"dataset_sha256": dataset_sha256, "code_sha256": code_sha256}
@@ -159,7 +171,9 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         if "train_landmarks" in steps:
             training.append(train_landmarks(**seen, **inpainted, params=landmark_params, **key))
             landmarked = {"landmarks": training[-1].outputs["landmarks"]}
-        model = train_expression(**seen, **landmarked, params=params, **key)
+        model = train_expression(
+            **seen, **landmarked, params=params, pretrained_sha256=pretrained_sha256, **key
+        )
         release = model.outputs["release"]
         verdict = evaluate(release=release, faces=faces, params=params, **key)
         registered = register(

@@ -183,6 +183,22 @@ def test_a_change_of_a_section_leaves_the_steps_before_it_as_they_are(
     assert changed == {"params"} | touched
 
 
+def test_other_weights_at_the_same_path_train_the_expression_network_again_and_nothing_else(
+    tmp_path: Path, compiled: tuple[Document, Document]
+) -> None:
+    weights = tmp_path / "resnet18.pth"
+    params = Params.model_validate({"expression": {"backbone": "resnet18", "pretrained": str(weights)}})
+    keys = [asdict(made_by(params))]
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        keys.append(asdict(made_by(params)))
+    assert len({key.pop("pretrained_sha256") for key in keys}) == 3
+    assert keys[0] == keys[1] == keys[2]
+    tasks = compiled[0]["root"]["dag"]["tasks"]
+    keyed = [name for name, task in tasks.items() if "pretrained_sha256" in task["inputs"]["parameters"]]
+    assert keyed == ["train-expression"]
+
+
 def test_without_gpus_nothing_is_said_about_them(tmp_path: Path) -> None:
     out = tmp_path / "pipeline.yaml"
     compile_to(out, defaults=made_by(Params()), cluster=Cluster(gpus=0))
