@@ -12,15 +12,17 @@ def compute_heatmaps(
     mask_classifier: Input[Model],
     heatmaps: Output[Artifact],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
-    code_sha256: str,  # noqa: ARG001
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    code_sha256: str,
 ) -> None:
     """Compute the occlusion heatmap of every face."""
     from pathlib import Path
 
+    from maskfer import provenance
     from maskfer.config import Params, Settings
     from maskfer.stages import compute_heatmaps as stage
 
+    provenance.require_graph_code(code_sha256)
     stage.run(
         Path(faces.path),
         Path(mask_classifier.path),

@@ -12,15 +12,17 @@ def evaluate(
     faces: Input[Dataset],
     evaluation: Output[Artifact],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
-    code_sha256: str,  # noqa: ARG001
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    code_sha256: str,
 ) -> None:
     """Judge the release on the test people."""
     from pathlib import Path
 
+    from maskfer import provenance
     from maskfer.config import Params
     from maskfer.stages import evaluate as stage
 
+    provenance.require_graph_code(code_sha256)
     stage.run(
         Path(release.path),
         Path(faces.path),

@@ -12,9 +12,9 @@ def train_expression(
     heatmaps: Input[Artifact],
     release: Output[Model],
     params: str,
-    pretrained_sha256: str,  # noqa: ARG001 - part of the cache key, as are the next
+    pretrained_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
     dataset_sha256: str,  # noqa: ARG001
-    code_sha256: str,  # noqa: ARG001
+    code_sha256: str,
     landmarks: Input[Model] | None = None,
 ) -> None:
     """Train the expression network and write it as a release with the networks before it."""
@@ -24,6 +24,7 @@ def train_expression(
     from maskfer.config import Params, Settings
     from maskfer.stages import train_expression as stage
 
+    provenance.require_graph_code(code_sha256)
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

@@ -12,15 +12,17 @@ def train_inpainter(
     heatmaps: Input[Artifact],
     inpainter: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
-    code_sha256: str,  # noqa: ARG001
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    code_sha256: str,
 ) -> None:
     """Train the generator that paints over masks, against its two discriminators."""
     from pathlib import Path
 
+    from maskfer import provenance
     from maskfer.config import Params, Settings
     from maskfer.stages import train_inpainter as stage
 
+    provenance.require_graph_code(code_sha256)
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

@@ -12,16 +12,18 @@ def train_landmarks(
     heatmaps: Input[Artifact],
     landmarks: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
-    code_sha256: str,  # noqa: ARG001
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    code_sha256: str,
     inpainter: Input[Model] | None = None,
 ) -> None:
     """Train the landmark network, on inpainted faces where there is an inpainter."""
     from pathlib import Path
 
+    from maskfer import provenance
     from maskfer.config import Params, Settings
     from maskfer.stages import train_landmarks as stage
 
+    provenance.require_graph_code(code_sha256)
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

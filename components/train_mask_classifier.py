@@ -11,15 +11,17 @@ def train_mask_classifier(
     faces: Input[Dataset],
     mask_classifier: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
-    code_sha256: str,  # noqa: ARG001
+    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    code_sha256: str,
 ) -> None:
     """Train the masked/unmasked classifier."""
     from pathlib import Path
 
+    from maskfer import provenance
     from maskfer.config import Params, Settings
     from maskfer.stages import train_mask_classifier as stage
 
+    provenance.require_graph_code(code_sha256)
     stage.run(
         Path(faces.path),
         Path(mask_classifier.path),

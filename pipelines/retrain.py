@@ -87,7 +87,8 @@ class Recipe:
     """Content of `expression.pretrained`, of which the parameters hold the path; `none` where no such file is
     on this machine (a cluster's steps read their own)."""
     code_sha256: str
-    """Content of the library, which Kubeflow's own cache key does not see."""
+    """Content of the library, which Kubeflow's own cache key does not see; every step but `register` compares
+    it with its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def recipe(params: Params, *, policy: PromotionPolicy, model_name: str) -> Recip
         policy=policy.model_dump_json(),
         model_name=model_name,
         pretrained_sha256=_pretrained_sha256(params),
-        code_sha256=provenance.training_code_sha256("maskfer.stages.evaluate"),
+        code_sha256=provenance.graph_code_sha256(),
     )
 
 

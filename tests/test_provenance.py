@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from maskfer import provenance
+from maskfer.errors import StageFailed
 
 
 @pytest.fixture
@@ -137,6 +138,31 @@ def test_a_dataset_is_made_anew_where_another_version_places_its_landmarks(
         installed(distribution, "999.1")
         made_by.append(provenance.dataset_code_sha256())
     assert len(set(made_by)) == 3
+
+
+def test_the_code_of_a_graph_is_the_same_wherever_and_as_whatever_build_it_is_installed(
+    installed: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    installed("torch", "2.99.0+cpu")
+    submitted = provenance.graph_code_sha256()
+    installed("torch", "2.99.0+cu130")
+    assert provenance.graph_code_sha256() == submitted
+    # As an image has it: the same files in another place.
+    shutil.copytree(Path(provenance.__file__).parent, tmp_path / "maskfer")
+    script = "from maskfer import provenance; print(provenance.__file__, provenance.graph_code_sha256())"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert elsewhere.stdout.split() == [str(tmp_path / "maskfer" / "provenance.py"), submitted]
+    installed("torch", "2.100.0")
+    assert provenance.graph_code_sha256() != submitted
+
+
+def test_other_code_than_a_run_was_started_with_is_one_line_with_a_remedy() -> None:
+    provenance.require_graph_code(provenance.graph_code_sha256())
+    with pytest.raises(StageFailed, match="rebuild the image") as caught:
+        provenance.require_graph_code("0" * 64)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hash_of_code_covers_the_modules_it_is_asked_for() -> None:

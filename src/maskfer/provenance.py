@@ -17,6 +17,7 @@ from typing import Final
 import yaml
 
 from maskfer.data.table import table_sha256
+from maskfer.errors import StageFailed
 from maskfer.release import Lineage
 
 REVISION_FILE: Final = "REVISION"
@@ -81,6 +82,26 @@ def training_code_sha256(*more: str) -> str:
     return code_sha256(*_TRAINING, *more)
 
 
+def graph_code_sha256() -> str:
+    """Return the hash of all code that can change what the graph's steps make, the same on every machine.
+
+    A version counts without the name of its build: an image may hold another build of torch 2.13.0 than the
+    machine that submits to it.
+    """
+    return _hash([*_TRAINING, "maskfer.stages.evaluate"], _COMPUTE, builds=False)
+
+
+def require_graph_code(sha256: str) -> None:
+    """Raise `StageFailed` where `graph_code_sha256` is another here: the cache would name the wrong code."""
+    own = graph_code_sha256()
+    if own != sha256:
+        raise StageFailed(
+            f"the code or a package here is not what the run was started with (sha256 {own[:12]}, expected "
+            f"{sha256[:12]}): on a cluster, rebuild the image from the same checkout (components/Dockerfile) "
+            "or compile the graph again; on a laptop, start the run again"
+        )
+
+
 def dataset_code_sha256() -> str:
     """Return the hash of all code that can change what ingest, align and wear_masks make."""
     return _hash(["maskfer.stages.build_dataset"], [*_COMPUTE, *_LANDMARKS])
@@ -96,7 +117,7 @@ def code_sha256(*modules: str) -> str:
     return _hash(modules, _COMPUTE)
 
 
-def _hash(modules: Sequence[str], distributions: Sequence[str]) -> str:
+def _hash(modules: Sequence[str], distributions: Sequence[str], *, builds: bool = True) -> str:
     digest = hashlib.sha256()
     reached = _reached(modules)
     # It says where a result comes from, and changes none.
@@ -104,7 +125,9 @@ def _hash(modules: Sequence[str], distributions: Sequence[str]) -> str:
     for name, code in sorted(reached.items()):
         digest.update(f"{name}\0{ast.dump(_Undocumented().visit(code))}\0".encode())
     for distribution in distributions:
-        digest.update(f"{distribution}={_version(distribution)}\0".encode())
+        installed = _version(distribution)
+        installed = installed if builds else installed.partition("+")[0]
+        digest.update(f"{distribution}={installed}\0".encode())
     return digest.hexdigest()
 
 

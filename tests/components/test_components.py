@@ -12,6 +12,7 @@ from kfp.dsl import Artifact, Dataset, Model
 
 from components.register import register
 from maskfer.config import Params, Settings
+from maskfer.errors import StageFailed
 from maskfer.promotion import PromotionPolicy
 from maskfer.registry import Registry
 from maskfer.stages import evaluate
@@ -48,30 +49,33 @@ def test_what_may_be_cached_is_keyed_by_the_content_of_data_and_code(step: str) 
     assert component.component_spec.inputs.keys() >= {"params", "dataset_sha256", "code_sha256"}
 
 
-def test_register_judges_and_promotes_under_the_name_it_is_given(
-    known_faces: KnownFaces,
-    known_table: Path,
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "register"])
+def test_what_may_be_cached_is_not_made_by_other_code_than_its_key_says(step: str) -> None:
+    function = getattr(import_module(f"components.{step}"), step).python_func
+    others = dict.fromkeys(inspect.signature(function).parameters)
+    with pytest.raises(StageFailed, match="rebuild the image"):
+        function(**others | {"code_sha256": "0" * 64})
+
+
+def test_register_uses_the_model_name_that_the_run_was_given(
+    known_faces: KnownFaces, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKFER_HOME", str(settings.home))
     monkeypatch.setenv("MASKFER_MODEL_NAME", "production")
-    release, evaluation = known_faces.release("good"), tmp_path / "evaluation"
-    evaluate.run(release.path, known_table, evaluation, params=Params())
+    params = Params.model_validate({"evaluation": {"bootstrap_samples": 100}})
+    release, faces, evaluation = known_faces.release("good"), known_faces.table(people=3), tmp_path / "out"
+    evaluate.run(release.path, faces, evaluation, params=params)
     register.python_func(
         release=Model(uri=str(release.path)),
         evaluation=Artifact(uri=str(evaluation)),
-        faces=Dataset(uri=str(known_table)),
+        faces=Dataset(uri=str(faces)),
         decision=Artifact(uri=str(tmp_path / "decision")),
-        params=Params().model_dump_json(),
+        params=params.model_dump_json(),
         policy=PromotionPolicy().model_dump_json(),
         model_name=settings.model_name,
     )
-    champion = Registry(settings).champion()
-    assert champion is not None
-    assert champion.name == settings.model_name
-    assert Registry(settings).champion("production") is None
+    assert len(Registry(settings).versions()) == 1
+    assert not Registry(settings).versions("production")
 
 
 def _call_of_the_stage(step: str) -> ast.Call:
