@@ -121,6 +121,7 @@ def test_the_card_says_what_where_from_how_good_and_where_not(
     )
     assert "f" * 40 in card
     assert "d" * 64 in card
+    assert "| Data (DVC) | `not known: " in card
     assert f"| masked | 300 | {figures['slices']['masked']['accuracy']:.3f} |" in card
     assert "plots/slices.png" in card
     assert "plots/confusion.png" not in card

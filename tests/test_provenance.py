@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from maskfer import provenance
 from maskfer.errors import StageFailed
@@ -76,6 +77,38 @@ def test_dvcs_name_of_the_data_is_taken_only_for_the_content_it_stands_for(tmp_p
     (tmp_path / ".dvc").mkdir()
     assert provenance.dvc_revision(faces) == md5
     faces.write_bytes(b"another table")
+    assert provenance.dvc_revision(faces) is None
+
+
+def test_a_folder_that_was_added_to_dvc_names_the_table_in_it_until_anything_in_it_changes(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("dvc", reason="the data extra is not installed")
+    faces = tmp_path / "dataset" / "faces.parquet"
+    for file in (faces, faces.with_name("rejects.csv"), faces.parent / "notes" / "é.txt"):
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text(file.name, encoding="utf-8")
+    for command in (["init", "--no-scm"], ["add", "dataset"]):
+        subprocess.run([sys.executable, "-m", "dvc", "-q", *command], cwd=tmp_path, check=True)
+    [out] = yaml.safe_load((tmp_path / "dataset.dvc").read_text(encoding="utf-8"))["outs"]
+    assert out["md5"].endswith(".dir")
+    assert provenance.dvc_revision(faces) == out["md5"]
+    faces.with_name("rejects.csv").unlink()
+    assert provenance.dvc_revision(faces) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<<<<<<< HEAD\nouts:\n=======\n", b"\xff\xfe\xff", b"- a list", b"stages: {one: }", b""],
+    ids=["conflict", "no text", "list", "empty stage", "empty"],
+)
+def test_a_dvc_file_that_cannot_be_read_makes_nothing_known_and_fails_nothing(
+    tmp_path: Path, content: bytes
+) -> None:
+    faces = tmp_path / "faces.parquet"
+    faces.write_bytes(b"a table")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "dvc.lock").write_bytes(content)
     assert provenance.dvc_revision(faces) is None
 
 

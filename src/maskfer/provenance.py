@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -60,21 +61,26 @@ def git_revision(module: Path = _PACKAGE / "provenance.py") -> str | None:
 
 
 def dvc_revision(faces: Path) -> str | None:
-    """Return DVC's md5 of `faces` if the DVC repository around it records exactly this content."""
+    """Return DVC's md5 of `faces` if the DVC repository around it records exactly this content.
+
+    Where DVC records a folder that holds it, the folder's, which stands for every file in it: it ends in
+    `.dir`, as DVC writes it.
+    """
     faces = faces.resolve()
     root = next((folder for folder in faces.parents if (folder / ".dvc").is_dir()), None)
     if root is None:
         return None
-    # `dvc add` records in FILE.dvc beside the file, a stage in the dvc.lock of its dvc.yaml.
-    tracked = faces.with_name(f"{faces.name}.dvc")
-    locks = [tracked, *(folder / "dvc.lock" for folder in faces.parents if folder.is_relative_to(root))]
-    recorded = {md5 for lock in locks if lock.is_file() for md5 in _recorded_md5(lock, faces)}
-    if not recorded:
-        return None
-    with faces.open("rb") as file:
-        # Not security: it is the name DVC gives the content.
-        got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return got if got in recorded else None
+    folders = [folder for folder in faces.parents if folder.is_relative_to(root)]
+    tracked = [faces, *folders[:-1]]
+    # `dvc add` records in PATH.dvc beside the path, a stage in the dvc.lock of its dvc.yaml.
+    locks = [path.with_name(f"{path.name}.dvc") for path in tracked]
+    locks += [folder / "dvc.lock" for folder in folders]
+    recorded = [record for lock in locks if lock.is_file() for record in _recorded_md5(lock)]
+    for path in tracked:
+        known = {md5 for where, md5 in recorded if where == path}
+        if known and (got := _dvc_md5(path)) in known:
+            return got
+    return None
 
 
 def training_code_sha256(*more: str) -> str:
@@ -189,8 +195,30 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
-def _recorded_md5(lock: Path, faces: Path) -> list[str]:
-    document = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+def _recorded_md5(lock: Path) -> list[tuple[Path, str]]:
+    """Return the paths that a DVC file records, with their md5; none where it is not one (any more)."""
+    try:
+        document = yaml.safe_load(lock.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []  # e.g. with the markers of a merge conflict in it
+    if not isinstance(document, dict):
+        return []
     stages = [document, *(document.get("stages") or {}).values()]
-    outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
-    return [out["md5"] for out in outs if "md5" in out and (lock.parent / out["path"]).resolve() == faces]
+    outs = [out for stage in stages if isinstance(stage, dict) for out in stage.get("outs") or []]
+    whole = [out for out in outs if isinstance(out, dict) and out.keys() >= {"md5", "path"}]
+    return [((lock.parent / out["path"]).resolve(), out["md5"]) for out in whole]
+
+
+def _dvc_md5(path: Path) -> str:
+    """Return the md5 by which DVC names the content of a file, or of a folder with all that is in it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, _md5).hexdigest()
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": _dvc_md5(file), "relpath": relpath} for relpath, file in files]
+    return _md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _md5(content: bytes = b"") -> hashlib._Hash:
+    # Not security: it is the name DVC gives the content.
+    return hashlib.md5(content, usedforsecurity=False)

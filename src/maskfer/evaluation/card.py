@@ -58,7 +58,7 @@ def _origin(release: Release, metrics: Mapping[str, Any]) -> str:
     lineage = release.metadata.lineage
     rows = [
         ("Code (git)", lineage.git_revision or "not known: built outside a git checkout"),
-        ("Data (DVC)", lineage.dvc_revision or "not tracked by DVC"),
+        ("Data (DVC)", lineage.dvc_revision or "not known: no DVC file around it records this table"),
         ("Faces table trained on (sha256)", lineage.dataset_sha256),
         ("Faces table judged on (sha256)", str(metrics.get("dataset_sha256", "not known"))),
         ("Split judged on", str(metrics.get("split", "not known"))),
