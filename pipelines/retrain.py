@@ -15,6 +15,7 @@ from kfp.dsl import Artifact
 from components.compute_heatmaps import compute_heatmaps
 from components.evaluate import evaluate
 from components.image import IMAGE
+from components.read_claim import read_claim
 from components.register import register
 from components.train_expression import train_expression
 from components.train_inpainter import train_inpainter
@@ -158,7 +159,12 @@ def graph(defaults: Recipe, *, cluster: Cluster | None = None) -> Graph:
         code_sha256: str = defaults.code_sha256,
     ) -> Results:
         key = {"dataset_sha256": dataset_sha256, "code_sha256": code_sha256}
-        table = dsl.importer(artifact_uri=faces_uri, artifact_class=dsl.Dataset, reimport=False)
+        if cluster is not None and cluster.data_claim is not None:
+            # Kubeflow's importer takes addresses of object stores only, no path.
+            table = read_claim(path=faces_uri, dataset_sha256=dataset_sha256)
+            _mount(table, cluster)
+        else:
+            table = dsl.importer(artifact_uri=faces_uri, artifact_class=dsl.Dataset, reimport=False)
         faces = table.output
         masks = train_mask_classifier(faces=faces, params=mask_params, **key)
         maps = compute_heatmaps(
@@ -205,8 +211,9 @@ def compile_to(out: Path, *, defaults: Recipe, cluster: Cluster) -> None:
 def cluster_of(data: str, *, settings: Settings) -> tuple[Cluster, Table]:
     """Return the cluster that `settings` describe and how its tasks read the faces table at `data`.
 
-    `s3://`, `gs://`, `minio://` go through the cluster's object store; `pvc://CLAIM/PATH` is mounted. Raises
-    `InputError` for anything else: pods do not see this machine's files.
+    `s3://`, `gs://`, `minio://` go through the cluster's object store; `pvc://CLAIM/PATH` is mounted by a
+    first step, which hands the table on. Raises `InputError` for anything else: pods do not see this
+    machine's files.
     """
     uri, claim = data, None
     if data.startswith(_PVC):
@@ -231,8 +238,6 @@ def _place(*, training: list[Any], verdict: Any, registering: Any, on: Cluster) 
     for task in (*training, verdict, registering):
         task.set_container_image(on.image)
         _give(task, processes=max(1, on.gpus) if task in training else 1, memory_gib=on.memory_gib)
-        if on.data_claim is not None:
-            kubernetes.mount_pvc(task, pvc_name=on.data_claim, mount_path=_DATA_MOUNT)
     for task in training if on.gpus else []:
         task.set_accelerator_type(on.gpu_resource).set_accelerator_limit(on.gpus)
         label, value = on.gpu_node_label
@@ -244,6 +249,12 @@ def _place(*, training: list[Any], verdict: Any, registering: Any, on: Cluster) 
     kubernetes.use_config_map_as_env(
         registering, config_map_name=on.config_map, config_map_key_to_env={_TRACKING: _TRACKING}
     )
+
+
+def _mount(reading: Any, on: Cluster) -> None:
+    reading.set_container_image(on.image)
+    _give(reading, processes=1, memory_gib=on.memory_gib)
+    kubernetes.mount_pvc(reading, pvc_name=on.data_claim, mount_path=_DATA_MOUNT)
 
 
 def _give(task: Any, *, processes: int, memory_gib: int) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from kfp.dsl import Artifact, Dataset, Model
 
+from components.read_claim import read_claim
 from components.register import register
 from maskfer.config import Params, Settings
-from maskfer.errors import StageFailed
+from maskfer.data.table import table_sha256
+from maskfer.errors import DatasetError, StageFailed
 from maskfer.promotion import PromotionPolicy
 from maskfer.registry import Registry
 from maskfer.stages import evaluate
@@ -55,6 +57,18 @@ def test_what_may_be_cached_is_not_made_by_other_code_than_its_key_says(step: st
     others = dict.fromkeys(inspect.signature(function).parameters)
     with pytest.raises(StageFailed, match="rebuild the image"):
         function(**others | {"code_sha256": "0" * 64})
+
+
+def test_a_table_on_a_claim_is_handed_on_as_it_is_and_what_is_none_is_named(
+    known_faces: KnownFaces, tmp_path: Path
+) -> None:
+    faces, out = known_faces.table(people=3), tmp_path / "faces"
+    read_claim.python_func(path=str(faces), faces=Dataset(uri=str(out)), dataset_sha256="")
+    assert table_sha256(out) == table_sha256(faces)
+    with pytest.raises(DatasetError, match=r"absent\.parquet"):
+        read_claim.python_func(
+            path=str(tmp_path / "absent.parquet"), faces=Dataset(uri=str(out)), dataset_sha256=""
+        )
 
 
 def test_register_uses_the_model_name_that_the_run_was_given(
