@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from maskfer import release as releases
 from maskfer.config import Settings
 from maskfer.registry import Registry
 from tests.cli.conftest import Maskfer
@@ -54,6 +55,29 @@ def test_list_shows_versions_and_the_champion(maskfer: Maskfer, registered: Regi
     assert "refused" in shown
     versions = read(maskfer("models", "list", "--json"))
     assert [(one["version"], one["champion"]) for one in versions] == [(2, False), (1, True)]
+
+
+def test_list_asks_for_the_figures_of_all_versions_at_once(
+    maskfer: Maskfer, known_faces: KnownFaces, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    for number in range(3):
+        release = known_faces.release(f"{settings.model_name}-{number}")
+        out, figures = known_faces.folder / f"judged-{number}", {"accuracy": 0.711 + number / 10}
+        Registry(settings).register(releases.judged(release, out, metrics=figures, card="# Card", plots={}))
+    asked: list[str] = []
+    get_run = MlflowClient.get_run
+
+    def counted(client: MlflowClient, run_id: str) -> Any:
+        asked.append(run_id)
+        return get_run(client, run_id)
+
+    monkeypatch.setattr(MlflowClient, "get_run", counted)
+    shown = maskfer("models", "list")
+    for accuracy in ("0.711", "0.811", "0.911"):
+        assert accuracy in shown
+    assert not asked
 
 
 @pytest.mark.usefixtures("registered")

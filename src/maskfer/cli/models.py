@@ -38,8 +38,9 @@ def list_versions(name: Name = None, as_json: Json = False) -> None:
     for column in ("version", "registered", "accuracy", "unmasked", "masked", "data", "decision"):
         numeric = column in {"accuracy", "unmasked", "masked"}
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    logged = registry.all_metrics(versions)
     for version in versions:
-        figures = registry.metrics(version)
+        figures = logged[version.version]
         keys = ("accuracy", "slices/unmasked/accuracy", "slices/masked/accuracy")
         table.add_row(
             _label(version),

@@ -87,24 +87,14 @@ def trials_name(name: str) -> str:
 
 def events(client: MlflowClient, name: str) -> list[Event]:
     """Return every change of champion of a model, oldest first, deleted runs included."""
-    from mlflow.entities import ViewType
-
-    experiment = client.get_experiment_by_name(events_name(name))
-    runs: list[Run] = []
-    token: str | None = None
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            filter_string="attributes.status = 'FINISHED'",
-            run_view_type=ViewType.ALL,
-            page_token=token,
-        )
-        runs += page
-        token = page.token
-        if not token:
-            break
+    runs = _finished_runs(client, events_name(name))
     found = [event_of(run) for run in runs if "kind" in run.data.tags]
     return sorted(found, key=lambda event: event.at)
+
+
+def run_metrics(client: MlflowClient, name: str) -> dict[str, dict[str, float]]:
+    """Return the figures of every run of a model by the run's id, deleted runs included."""
+    return {run.info.run_id: dict(run.data.metrics) for run in _finished_runs(client, name)}
 
 
 def event_of(run: Run) -> Event:
@@ -172,6 +162,26 @@ def numbers(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)):
             out[f"{prefix}{key}"] = float(value)
     return out
+
+
+def _finished_runs(client: MlflowClient, experiment_name: str) -> list[Run]:
+    from mlflow.entities import ViewType
+
+    experiment = client.get_experiment_by_name(experiment_name)
+    runs: list[Run] = []
+    token: str | None = None
+    while experiment is not None:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            filter_string="attributes.status = 'FINISHED'",
+            run_view_type=ViewType.ALL,
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
 
 
 def _dataset_input(lineage: Lineage) -> DatasetInput:
