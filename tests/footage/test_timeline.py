@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_the_table_does_not_depend_on_how_the_file_is_cut(analyzer: Analyzer, vi
     for name in analyzer.release.classes:
         column = f"probability_{name}"
         np.testing.assert_allclose(whole[column].to_numpy(), cut[column].to_numpy(), atol=1e-5)
+
+
+def test_a_face_judged_once_a_second_is_one_track(analyzer: Analyzer, video: Video) -> None:
+    rows = score_segment(analyzer, footage_detector(), video, video.sample(4.0)[:1]).slice(0, 1)
+    times_s = np.arange(10) * 1.001  # at 29.97 frames per second no frame lies on the full second
+    film = pa.concat_tables([rows] * len(times_s))
+    film = film.set_column(0, rows.schema.field(0), pa.array(np.arange(10) * 30))
+    film = film.set_column(1, rows.schema.field(1), pa.array(times_s))
+    header = replace(_header(video, analyzer), fps=29.97, sample_fps=1.0)
+    assert set(timeline.merge([film], header)["track"].to_pylist()) == {0}
 
 
 def test_a_video_without_a_face_gives_an_empty_table_of_the_right_schema(

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskfer.footage.track import Tracker, assign_tracks
+from maskfer.footage.decode import Video
+from maskfer.footage.track import MAX_GAP_S, Tracker, assign_tracks, max_gap_s
 
 
 def _tracks(rows: list[tuple[int, float, float]], *, fps: float = 5.0, side: float = 40.0) -> list[int]:
@@ -69,3 +73,30 @@ def test_a_track_that_is_over_is_forgotten() -> None:
     assert tracker.live == {0}
     tracker.update(1.5, box[:0])
     assert tracker.live == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("sample_fps", "fps"), [(1.0, 29.97), (0.5, 25.0), (0.2, 30.0), (5.0, 0.5), (0.99, 1.0), (None, 0.4)]
+)
+def test_a_face_in_every_judged_frame_is_one_track_however_far_apart_they_are(
+    sample_fps: float | None, fps: float
+) -> None:
+    video = Video(Path("film.mp4"), np.arange(400) / fps, 64, 48)
+    frames = video.sample(sample_fps)
+    boxes = np.tile(np.array([[0, 0, 40, 40]], np.float32), (len(frames), 1))
+    limit_s = max_gap_s(sample_fps=sample_fps, fps=fps)
+    tracks = assign_tracks(frames, video.times_s[frames], boxes, max_gap_s=limit_s)
+    assert set(tracks.tolist()) == {0}
+
+
+def test_at_a_frame_a_second_a_face_missing_in_one_is_a_new_track() -> None:
+    box = np.array([[0, 0, 40, 40]] * 2, np.float32)
+    limit_s = max_gap_s(sample_fps=1.0, fps=30.0)
+    assert assign_tracks(np.array([0, 60]), np.array([0.0, 2.0]), box, max_gap_s=limit_s).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("sample_fps", "fps"), [(5.0, 25.0), (None, 12.0), (2.0, 25.0), (5.0, 0.0)])
+def test_where_frames_are_judged_often_a_track_outlives_one_second(
+    sample_fps: float | None, fps: float
+) -> None:
+    assert max_gap_s(sample_fps=sample_fps, fps=fps) == MAX_GAP_S

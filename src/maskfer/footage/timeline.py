@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from maskfer import atomic
 from maskfer.errors import VideoError
 from maskfer.footage.score import observation_schema
-from maskfer.footage.track import assign_tracks
+from maskfer.footage.track import assign_tracks, max_gap_s
 
 SCHEMA_VERSION: Final = 1
 _METADATA_KEY: Final = b"maskfer"
@@ -74,7 +74,12 @@ def merge(segments: Sequence[pa.Table], header: Header) -> pa.Table:
     # Stable: a frame's faces keep their order, most confident first.
     order = np.argsort(observed["frame"].to_numpy(), kind="stable")
     observed = observed.take(order)
-    tracks = assign_tracks(observed["frame"].to_numpy(), observed["time_s"].to_numpy(), _boxes(observed))
+    tracks = assign_tracks(
+        observed["frame"].to_numpy(),
+        observed["time_s"].to_numpy(),
+        _boxes(observed),
+        max_gap_s=max_gap_s(sample_fps=header.sample_fps, fps=header.fps),
+    )
     rows = len(observed)
     columns: dict[str, Any] = {name: observed[name] for name in observed.column_names}
     columns["track"] = pa.array(tracks, pa.int32())

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
 MAX_GAP_S: Final = 1.0
-"""A face unseen for longer starts a new track."""
+"""A face unseen for longer starts a new track, where frames are judged often enough (`max_gap_s`)."""
 _MIN_OVERLAP: Final = 0.1
 """Intersection over union from which two boxes are the same face."""
 _MAX_STEP: Final = 0.75
@@ -64,6 +64,18 @@ class Tracker:
             track.box, track.time_s = box, time_s
             numbers[position] = track.number
         return numbers
+
+
+def max_gap_s(*, sample_fps: float | None, fps: float) -> float:
+    """Return the longest time unseen that a track outlives in a file of `fps`, judged `sample_fps` a second.
+
+    `MAX_GAP_S`, but never less than one and a half of the longest steps between judged frames: a face that is
+    seen in every one of them is not torn apart. `sample_fps` None means every frame is judged; `fps` 0 is a
+    file of one frame.
+    """
+    between_ticks_s = 1.0 / sample_fps if sample_fps else 0.0
+    to_next_frame_s = 1.0 / fps if fps else 0.0
+    return max(MAX_GAP_S, 1.5 * (between_ticks_s + to_next_frame_s))
 
 
 def assign_tracks(
