@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,14 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.mp4", tmp_path):
         with pytest.raises(VideoError, match="no such file"):
             probe(path)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_readably(clip: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    shutil.copyfile(clip, odd)
+    with pytest.raises(VideoError, match=r"caf\\xe9\.mp4: the name is not UTF-8.*rename") as caught:
+        probe(odd)
+    str(caught.value).encode("utf-8")
 
 
 def test_a_playlist_does_not_reach_other_files(clip: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ them and was the fastest here (docs/labeling.md).
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -86,8 +87,10 @@ class Frame:
 def probe(path: Path) -> Video:
     """Read the times of all frames without decoding them, and check that the file is whole.
 
-    Raises `VideoError` where the file is missing, no video, without a frame or frame times, or breaks off.
+    Raises `VideoError` where the file is missing, no video, without a frame or frame times, or breaks off,
+    and where its name is not UTF-8.
     """
+    _check_name(path)
     if not path.is_file():
         raise VideoError(f"{path}: no such file; give a video file")
     scan = _scan_packets(path)
@@ -172,6 +175,16 @@ def _open(path: Path) -> cv2.VideoCapture:
         capture.release()
         raise VideoError(f"{path}: OpenCV cannot open it; convert it to H.264 in an MP4 file")
     return capture
+
+
+def _check_name(path: Path) -> None:
+    whole = path.absolute()  # as a worker gets it
+    try:
+        str(whole).encode("utf-8")
+    except UnicodeEncodeError as error:
+        # OpenCV does not refuse such a name but ends the process.
+        readable = os.fsencode(whole).decode("utf-8", "backslashreplace")
+        raise VideoError(f"{readable}: the name is not UTF-8, which OpenCV cannot open; rename it") from error
 
 
 def _shown_size(path: Path) -> tuple[int, int]:
