@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -123,6 +124,25 @@ def test_a_name_that_is_not_utf_8_is_refused_readably(clip: Path, tmp_path: Path
     with pytest.raises(VideoError, match=r"caf\\xe9\.mp4: the name is not UTF-8.*rename") as caught:
         probe(odd)
     str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("kill -KILL $$", "ffmpeg was ended by signal 9 while it read the file"),
+        ("exit 3", r"breaks off at .* \(ffmpeg ended with exit code 3\)"),
+    ],
+)
+def test_an_ffmpeg_that_ends_early_without_a_word_is_one_line(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, said: str
+) -> None:
+    ffmpeg_ends = tmp_path / "ffmpeg"
+    ffmpeg_ends.write_text(f'#!/bin/sh\n"{imageio_ffmpeg.get_ffmpeg_exe()}" "$@"\n{end}\n')
+    ffmpeg_ends.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg_ends))
+    with pytest.raises(VideoError, match=said) as caught:
+        probe(clip)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_playlist_does_not_reach_other_files(clip: Path, tmp_path: Path) -> None:

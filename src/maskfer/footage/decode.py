@@ -94,6 +94,11 @@ def probe(path: Path) -> Video:
     if not path.is_file():
         raise VideoError(f"{path}: no such file; give a video file")
     scan = _scan_packets(path)
+    if scan.returncode < 0:
+        raise VideoError(
+            f"{path}: ffmpeg was ended by signal {-scan.returncode} while it read the file; look for a lack "
+            "of memory, then try again"
+        )
     times, corrupt_times = _packet_times(scan.stdout, path)
     warnings = scan.stderr.strip().splitlines()
     if scan.returncode != 0 and not len(times):
@@ -103,10 +108,11 @@ def probe(path: Path) -> Video:
         raise VideoError(f"{path}: has no frame; check that the file is complete")
     broken = next((line for line in warnings if _TRUNCATED.search(line)), None)
     if len(corrupt_times) or broken is not None or scan.returncode != 0:
+        said = broken or (warnings[-1] if warnings else f"ffmpeg ended with exit code {scan.returncode}")
         at_s = float(corrupt_times.min()) if len(corrupt_times) else float(times[-1])
         raise VideoError(
             f"{path}: breaks off at {at_s:.2f} s, frame {int(np.searchsorted(times, at_s))} "
-            f"({_reason([broken or warnings[-1]])}); the file is truncated or damaged, copy it again"
+            f"({_reason([said])}); the file is truncated or damaged, copy it again"
         )
     width, height = _shown_size(path)
     return Video(path, times, width, height)
