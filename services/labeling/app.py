@@ -63,13 +63,13 @@ def _add_task(app: Celery, settings: Settings) -> None:
             reason = f"{job.video.path}: {type(exc).__name__}: {exc}; see the worker's log"
             job.fail(Segment(start, stop), reason)
 
-    @app.task(name=TASK, base=Recorded, shared=False)
-    def score_segment(job_id: str, start: int, stop: int) -> None:
+    @app.task(name=TASK, base=Recorded, shared=False, bind=True)
+    def score_segment(task: Task, job_id: str, start: int, stop: int) -> None:
         """Judge one segment of a job, once, whoever asks how often."""
         job, segment = Job.open(jobs, job_id), Segment(start, stop)
         if job.is_done(segment) or job.failure() is not None:
             return
-        attempt = job.begin(segment)
+        attempt = job.begin(segment, message=str(task.request.id))
         if attempt > settings.max_deliveries:
             job.fail(segment, _gave_up(job, segment, attempts=attempt - 1))
             return

@@ -6,7 +6,7 @@
         segments/<from>-<to>.parquet   a finished segment: written whole, so where it exists it is done;
                                    one that a failing disk has damaged is scored again at the next start
         failures/<from>-<to>.txt       why a segment was given up
-        deliveries/<from>-<to>         one byte per attempt that was begun
+        deliveries/<from>-<to>.<hash>  one byte per delivery of one message that asks for the segment
 
 Every file has one meaning and is written once or atomically, so any number of workers, restarts and repeated
 deliveries leave the same state behind.
@@ -151,15 +151,23 @@ class Job:
         return self._result(segment).exists()
 
     def failure(self) -> str | None:
-        """Why the job cannot be finished: the reason of the earliest failed segment; None where none has."""
-        failed = sorted((self.folder / "failures").glob("*.txt"))
-        return failed[0].read_text(encoding="utf-8") if failed else None
+        """Why the job cannot be finished: the reason of the earliest failed segment; None where none has.
 
-    def begin(self, segment: Segment) -> int:
-        """Count an attempt and return its number, from 1."""
-        file = os.open(
-            self.folder / "deliveries" / str(segment), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
-        )
+        A segment whose result is there has not failed: another copy of its message has got through.
+        """
+        for file in sorted((self.folder / "failures").glob("*.txt")):
+            if not (self.folder / "segments" / f"{file.stem}.parquet").exists():
+                return file.read_text(encoding="utf-8")
+        return None
+
+    def begin(self, segment: Segment, *, message: str) -> int:
+        """Count a delivery of a message that asks for the segment and return its number, from 1.
+
+        A message comes back only where the attempt before has ended without a word. Copies of it do not count
+        each other: several may run at a time, and nothing is lost.
+        """
+        mark = f"{segment}.{hashlib.sha256(message.encode()).hexdigest()[:16]}"
+        file = os.open(self.folder / "deliveries" / mark, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, b".")
             return os.fstat(file).st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,10 @@ def _scoring(command: list[str], home: Path, **settings: str) -> Iterator[subpro
 
 def _attempts(home: Path) -> dict[str, int]:
     """How often each segment was begun."""
-    return {file.name: file.stat().st_size for file in home.glob("jobs/*/deliveries/*")}
+    begun: Counter[str] = Counter()
+    for file in home.glob("jobs/*/deliveries/*"):
+        begun[file.stem] += file.stat().st_size
+    return begun
 
 
 def _running(home: Path) -> set[str]:

@@ -38,6 +38,12 @@ def _job(
     return Job.create(jobs, record, Video(Path(path), times_s, 64, 48))
 
 
+def _deliver(settings: Settings, job: Job, segment: Segment, *, message: str) -> None:
+    """Run the task as a worker runs it that a message reaches."""
+    task = create_app(settings, broker_url="memory://").tasks[TASK]
+    task.apply(args=(job.id, segment.start, segment.stop), task_id=message)
+
+
 @pytest.mark.parametrize("sample_fps", [None, 5.0, 0.4])
 @pytest.mark.parametrize("segment_seconds", [1.0, 3.3, 600.0])
 def test_segments_hold_every_sampled_frame_exactly_once(
@@ -60,12 +66,12 @@ def test_taking_a_job_up_keeps_results_and_forgets_failures(tmp_path: Path) -> N
     job = _job(tmp_path)
     done, failed = job.segments()[:2]
     job.finish(done, observation_schema(_CLASSES).empty_table())
-    job.begin(failed)
+    job.begin(failed, message="a")
     job.fail(failed, "broken")
-    assert (job.failure(), job.begin(failed)) == ("broken", 2)
+    assert (job.failure(), job.begin(failed, message="a")) == ("broken", 2)
     again = _job(tmp_path)
     assert again.done() == {str(done)}
-    assert (again.failure(), again.begin(failed)) == (None, 1)
+    assert (again.failure(), again.begin(failed, message="a")) == (None, 1)
 
 
 @pytest.mark.parametrize("left", [0, 200])
@@ -104,15 +110,35 @@ def test_a_segment_that_keeps_ending_its_worker_is_given_up_with_a_reason(tmp_pa
     job = _job(tmp_path / "jobs")
     segment = job.segments()[1]
     for _ in range(2):
-        job.begin(segment)  # and then its process was killed
-    task = create_app(settings, broker_url="memory://").tasks[TASK]
-    task(job.id, segment.start, segment.stop)
+        job.begin(segment, message="a")  # and then its process was killed
+    _deliver(settings, job, segment, message="a")
     assert "from 2.8 s to 4.6 s ended its worker 2 times and was given up" in str(job.failure())
+
+
+def test_copies_of_a_segment_s_message_that_run_at_a_time_do_not_give_it_up(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, max_deliveries=2)
+    job = _job(tmp_path / "jobs")
+    segment = job.segments()[1]
+    for copy in ("a", "b", "c"):
+        job.begin(segment, message=copy)  # and its process works on it
+    _deliver(settings, job, segment, message="d")
+    assert "a.mp4: not there for the worker" in str(job.failure())  # it was tried
+
+
+def test_a_result_that_arrives_wins_over_a_failure(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    first, second = job.segments()[:2]
+    job.fail(first, "lost")
+    job.fail(second, "broken")
+    job.finish(first, observation_schema(_CLASSES).empty_table())
+    assert job.failure() == "broken"
+    job.finish(second, observation_schema(_CLASSES).empty_table())
+    assert job.failure() is None
 
 
 def test_a_finished_segment_is_not_scored_again(tmp_path: Path) -> None:
     job = _job(tmp_path / "jobs")
     segment = Segment(0, 10)
     job.finish(segment, observation_schema(_CLASSES).empty_table())
-    create_app(Settings(home=tmp_path), broker_url="memory://").tasks[TASK](job.id, 0, 10)
-    assert job.begin(segment) == 1
+    _deliver(Settings(home=tmp_path), job, segment, message="a")
+    assert job.begin(segment, message="a") == 1
