@@ -59,14 +59,22 @@ def _add_task(app: Celery, settings: Settings) -> None:
         def on_failure(self, exc: BaseException, _task_id: str, args: Any, _kwargs: Any, _info: Any) -> None:
             """Give the segment up: its task ended in a way nobody meant, or took too long."""
             job_id, start, stop = args
-            job = Job.open(jobs, job_id)
-            reason = f"{job.video.path}: {type(exc).__name__}: {exc}; see the worker's log"
-            job.fail(Segment(start, stop), reason)
+            try:
+                job = Job.open(jobs, job_id)
+                reason = f"{job.video.path}: {type(exc).__name__}: {exc}; see the worker's log"
+                job.fail(Segment(start, stop), reason)
+            except (MaskferError, OSError) as error:
+                _log.error("job %s: that its segment failed cannot be recorded: %s", job_id, error)
 
     @app.task(name=TASK, base=Recorded, shared=False, bind=True)
     def score_segment(task: Task, job_id: str, start: int, stop: int) -> None:
         """Judge one segment of a job, once, whoever asks how often."""
-        job, segment = Job.open(jobs, job_id), Segment(start, stop)
+        segment = Segment(start, stop)
+        try:
+            job = Job.open(jobs, job_id)
+        except MaskferError as error:
+            _log.error("%s: %s", segment, error)
+            return
         if job.is_done(segment) or job.failure() is not None:
             return
         attempt = job.begin(segment, message=str(task.request.id))

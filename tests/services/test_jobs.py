@@ -136,6 +136,27 @@ def test_a_result_that_arrives_wins_over_a_failure(tmp_path: Path) -> None:
     assert job.failure() is None
 
 
+def test_a_worker_that_does_not_see_a_job_logs_where_it_looked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = _job(tmp_path / "jobs")
+    _deliver(Settings(home=tmp_path / "elsewhere"), job, job.segments()[0], message="a")
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"cannot be read under {tmp_path / 'elsewhere' / 'jobs'}" in line
+    assert "share MASKFER_HOME" in line
+
+
+def test_a_worker_that_cannot_write_a_job_logs_what_it_could_not_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = _job(tmp_path / "jobs")
+    for part in ("deliveries", "failures"):
+        (job.folder / part).rmdir()
+        (job.folder / part).write_text("no folder")
+    _deliver(Settings(home=tmp_path), job, job.segments()[0], message="a")
+    assert f"job {job.id}: that its segment failed cannot be recorded" in caplog.text
+
+
 def test_a_finished_segment_is_not_scored_again(tmp_path: Path) -> None:
     job = _job(tmp_path / "jobs")
     segment = Segment(0, 10)
