@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -100,7 +101,10 @@ class Job:
             np.save(work, video.times_s, allow_pickle=False)
         atomic.write_text(folder / "job.json", record.model_dump_json(indent=2) + "\n")
         for stale in [*(folder / "failures").iterdir(), *(folder / "deliveries").iterdir()]:
-            stale.unlink(missing_ok=True)
+            if stale.is_dir():  # a worker was killed while it wrote a failure
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
         for result in (folder / "segments").glob("*.parquet"):
             if not _is_table(result):
                 result.unlink(missing_ok=True)

@@ -87,6 +87,15 @@ def test_taking_a_job_up_scores_a_damaged_result_again(tmp_path: Path, left: int
     assert _job(tmp_path).done() == {str(whole)}
 
 
+def test_what_a_killed_worker_left_among_the_failures_is_cleared_away(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    left = job.folder / "failures" / ".00000000-00000010.txt.k3u9x2"
+    left.mkdir()
+    (left / "00000000-00000010.txt").write_text("half")
+    _job(tmp_path)
+    assert not list((job.folder / "failures").iterdir())
+
+
 def test_a_worker_opens_what_the_client_wrote(tmp_path: Path) -> None:
     job = _job(tmp_path)
     opened = Job.open(tmp_path, job.id)
