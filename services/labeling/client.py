@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -226,8 +227,17 @@ def _advance(item: _Work) -> int:
 
 
 def _conclude(item: _Work) -> Scored:
-    table = timeline.merge(item.job.results(), item.job.header())
-    timeline.write(table, item.out)
+    try:
+        table = timeline.merge(item.job.results(), item.job.header())
+        timeline.write(table, item.out)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        return Scored(
+            item.video,
+            None,
+            error=f"{item.video}: is scored, but {item.out} cannot be made ({reason}); put that right and "
+            "run the same command again, which takes up what is finished",
+        )
     tracks = len(set(table["track"].to_pylist()))
     return Scored(item.video, item.out, faces=len(table), tracks=tracks, sampled_frames=item.frames)
 

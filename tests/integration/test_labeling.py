@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -94,17 +95,23 @@ def _assert_same(table: pa.Table, other: pa.Table) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(clip: Path, tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """What scoring the clip gives where nothing goes wrong."""
+def finished(clip: Path, tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a command that has scored the clip, where nothing went wrong."""
     home = tmp_path_factory.mktemp("undisturbed")
     answer = _score(_command(tiny_release, home / "out", clip), home)
     assert answer.returncode == 0, answer.stderr
     assert "240 of 240 frames" in answer.stdout
     assert set(_attempts(home).values()) == {1}
-    table, header = timeline.read(home / "out" / "clip.parquet")
+    _, header = timeline.read(home / "out" / "clip.parquet")
     assert (header.frames, header.sampled_frames, header.source) == (240, 240, "clip.mp4")
     assert header.model.sha256 == tiny_release.sha256
-    return table
+    return home
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> pa.Table:
+    """What scoring the clip gives where nothing goes wrong."""
+    return timeline.read(finished / "out" / "clip.parquet")[0]
 
 
 def test_one_person_filmed_is_one_track_over_all_segments(undisturbed: pa.Table) -> None:
@@ -145,6 +152,34 @@ def test_a_killed_command_leaves_no_process_and_its_work_is_taken_up(
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     table, _ = timeline.read(tmp_path / "out" / "clip.parquet")
     _assert_same(table, undisturbed)
+
+
+def test_a_finished_segment_that_a_power_cut_emptied_is_scored_again(
+    clip: Path, tiny_release: Release, finished: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "jobs", tmp_path / "jobs")
+    emptied, *others = sorted(tmp_path.glob("jobs/*/segments/*.parquet"))
+    emptied.write_bytes(b"")
+    answer = _score(_command(tiny_release, tmp_path / "out", clip), tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert _attempts(tmp_path).keys() == {emptied.stem}
+    assert others
+    table, _ = timeline.read(tmp_path / "out" / "clip.parquet")
+    _assert_same(table, undisturbed)
+
+
+def test_a_table_that_cannot_be_written_costs_no_other(
+    clip: Path, tiny_release: Release, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "jobs", tmp_path / "jobs")
+    (tmp_path / "out" / "clip.parquet" / "in the way").mkdir(parents=True)
+    # Both are scored already, so that no worker starts.
+    answer = _score(_command(tiny_release, tmp_path / "out", clip, clip), tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"maskfer: error: {clip}: is scored, but {tmp_path / 'out'}")
+    assert "run the same command again" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert len(timeline.read(tmp_path / "out" / "clip.mp4.parquet")[0]) > 0
 
 
 def test_a_segment_that_always_ends_its_worker_is_given_up(
