@@ -128,6 +128,7 @@ def _begin(
     segment_seconds: float,
 ) -> Job:
     found = decode.probe(video)
+    status = video.stat()  # before it is read: what changes meanwhile is noticed by the worker
     record = JobRecord(
         question=Question(
             source_sha256=file_sha256(video),
@@ -137,6 +138,8 @@ def _begin(
             segment_seconds=segment_seconds,
         ),
         video=video.absolute(),
+        size_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
         width=found.width,
         height=found.height,
         model_folder=served.release.path.absolute(),

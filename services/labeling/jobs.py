@@ -73,6 +73,9 @@ class JobRecord(BaseModel):
 
     question: Question
     video: Path
+    size_bytes: int
+    mtime_ns: int
+    """The file when its sha256 was taken: a worker that sees the same need not read it whole."""
     width: int
     height: int
     model_folder: Path

@@ -65,6 +65,9 @@ def _check_source(job: Job) -> None:
         raise VideoError(
             f"{path}: not there for the worker ({error.strerror}); it must share the path"
         ) from error
+    if (status.st_size, status.st_mtime_ns) == (job.record.size_bytes, job.record.mtime_ns):
+        # Reading gigabytes would take longer than a segment may, and every worker process would do it.
+        return
     if _sha256(path, status.st_size, status.st_mtime_ns) != job.record.question.source_sha256:
         raise VideoError(f"{path}: changed since it was queued; score it again")
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maskfer.config import Settings
-from maskfer.errors import InputError, ServiceUnavailable
+from maskfer.errors import InputError, ReleaseError, ServiceUnavailable, VideoError
 from maskfer.footage.decode import Video
 from maskfer.footage.score import observation_schema
 from services.labeling.app import TASK, create_app
 from services.labeling.jobs import Job, JobRecord, Question, Segment
+from services.labeling.scoring import SegmentScorer
 
 _CLASSES = ("positive", "neutral", "negative")
+_FILE = b"no film, but the job says so"
+_MTIME_NS = 1_700_000_000_123_456_789
 
 
 def _job(
@@ -28,6 +32,8 @@ def _job(
             segment_seconds=segment_seconds,
         ),
         video=Path(path),
+        size_bytes=len(_FILE),
+        mtime_ns=_MTIME_NS,
         width=64,
         height=48,
         model_folder=Path("release"),
@@ -143,6 +149,19 @@ def test_a_result_that_arrives_wins_over_a_failure(tmp_path: Path) -> None:
     assert job.failure() == "broken"
     job.finish(second, observation_schema(_CLASSES).empty_table())
     assert job.failure() is None
+
+
+def test_a_worker_reads_a_video_whole_only_where_its_size_or_time_differs(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(_FILE)  # its sha256 is not the one that the job asks for
+    os.utime(video, ns=(_MTIME_NS, _MTIME_NS))
+    job = _job(tmp_path / "jobs", path=str(video))
+    scorer = SegmentScorer(Settings(home=tmp_path))
+    with pytest.raises(ReleaseError, match="release"):  # what comes after the video
+        scorer.score(job, job.segments()[0])
+    os.utime(video, ns=(_MTIME_NS, _MTIME_NS + 1))
+    with pytest.raises(VideoError, match="changed since it was queued"):
+        scorer.score(job, job.segments()[0])
 
 
 def test_a_worker_that_does_not_see_a_job_logs_where_it_looked(
