@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-from celery import Celery
-from kombu.exceptions import OperationalError
 
 from maskfer.config import Settings
 from maskfer.errors import InputError, MaskferError, ServiceUnavailable
 from maskfer.footage import decode, timeline
 from maskfer.release import file_sha256
-from services.labeling.app import TASK, create_app
+from services.labeling.broker import SegmentQueue
 from services.labeling.embedded import WorkerProcess, embedded_broker
 from services.labeling.jobs import Job, JobRecord, Question, Segment
 from services.model import ServedModel, load_model
@@ -27,6 +25,8 @@ _MAX_REVIVALS: Final = 3
 """A worker that ends this often while nothing gets done is not started again."""
 _SILENCE_S: Final = 15.0
 """After so long without progress the workers are asked whether they are there."""
+_MAX_RESENDS: Final = 2
+"""What the broker has lost this often while nothing gets done is not sent again."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of frames done and the number of all."""
@@ -54,25 +54,81 @@ class _Work:
     outcome: Scored | None = None
 
 
-@dataclass(slots=True)
-class _Queue:
-    """The running work, and whether somebody does it."""
+class _Watch:
+    """Follows the folders of jobs that were queued, and sees to it that somebody works on them."""
 
-    app: Celery
-    worker: WorkerProcess | None
-    settings: Settings
-    work: list[_Work] = field(default_factory=list)
+    def __init__(self, queue: SegmentQueue, worker: WorkerProcess | None, settings: Settings) -> None:
+        self._queue = queue
+        self._worker = worker
+        self._settings = settings
+        self._work: list[_Work] = []
+        self.settled = 0
+        """Frames that are done or given up."""
+        self._changed = self._asked = time.monotonic()
+        self._revivals = self._resends = 0
 
-    def send(self, work: _Work) -> None:
+    def add(self, item: _Work) -> None:
         """Queue a job's missing segments."""
-        for segment in work.missing.values():
-            self.app.send_task(TASK, args=(work.job.id, segment.start, segment.stop), retry=False)
+        self._work.append(item)
+        self._queue.send(item.job.id, item.missing.values())
 
-    def resend(self) -> None:
-        """Queue again whatever is missing: a lost broker forgets, and a repeated segment does no harm."""
-        for work in self.work:
-            if work.outcome is None:
-                self.send(work)
+    @property
+    def frames(self) -> int:
+        """Frames of all jobs."""
+        return sum(item.frames for item in self._work)
+
+    @property
+    def over(self) -> bool:
+        """Whether every job is done or given up."""
+        return all(item.outcome is not None for item in self._work)
+
+    def look(self) -> None:
+        """Take in what is done or given up since the last look, and do something about a silence.
+
+        Raises `ServiceUnavailable` where waiting longer would be in vain.
+        """
+        settled = sum(_advance(item) for item in self._work)
+        if settled != self.settled:
+            self.settled, self._changed, self._asked = settled, time.monotonic(), time.monotonic()
+            self._revivals = self._resends = 0
+        if self.over:
+            return
+        self._keep_worker()
+        if time.monotonic() - self._changed > 2 * self._settings.visibility_timeout_s:
+            self._changed = time.monotonic()
+            self._send_what_is_lost()
+
+    def _keep_worker(self) -> None:
+        if self._worker is None:
+            if time.monotonic() - self._asked > _SILENCE_S:
+                self._queue.ask_workers()
+                self._asked = time.monotonic()
+        elif self._worker.revive():
+            self._revivals += 1
+            if self._revivals > _MAX_REVIVALS:
+                raise ServiceUnavailable(
+                    f"worker: ended {self._revivals} times without finishing a segment; {self._worker.log} "
+                    f"ends with: {self._worker.last_words()}"
+                )
+            for item in self._running():
+                self._queue.send(item.job.id, item.missing.values())
+
+    def _send_what_is_lost(self) -> None:
+        """Queue again what the broker has no more; what it holds is only waiting for its turn."""
+        lost = [item for item in self._running() if not self._queue.holds(item.job.id)]
+        if lost and self._resends == _MAX_RESENDS:
+            self._queue.ask_workers()
+            raise ServiceUnavailable(
+                f"worker: segments are taken from {self._queue.address}, but none gets finished; workers "
+                f"must have this command's MASKFER_HOME ({self._settings.home.absolute()}) and be allowed "
+                "to write there; look into a worker's log"
+            )
+        for item in lost:
+            self._queue.send(item.job.id, item.missing.values())
+        self._resends += bool(lost)
+
+    def _running(self) -> list[_Work]:
+        return [item for item in self._work if item.outcome is None]
 
 
 def score_videos(
@@ -91,32 +147,50 @@ def score_videos(
     Without a broker in `settings` a broker and `workers` worker processes (default: 2) live as long as the
     call; with one, only as many workers are started as `workers` asks for (default: none). Finished segments
     of an earlier call with the same video, model and parameters are taken up. Raises what `load_model`
-    raises, and `ServiceUnavailable` where the broker or every worker is gone.
+    raises, and `ServiceUnavailable` where the broker or every worker is gone, or workers finish nothing.
     """
     served = load_model(model, settings)
-    outcomes: list[Scored] = []
-    work: list[_Work] = []
-    for video, target in _targets(videos, out):
-        try:
-            job = _begin(
+    videos_begun: list[_Work | Scored] = []
+    with ExitStack() as stack:
+        watch: _Watch | None = None
+        for video, target in _targets(videos, out):
+            item = _prepare(
                 video,
+                target,
                 served,
                 settings=settings,
                 sample_fps=sample_fps,
                 segment_seconds=segment_seconds,
             )
-            work.append(_plan(video, target, job))
-        except MaskferError as error:
-            outcomes.append(Scored(video, None, error=str(error)))
-    if any(item.missing for item in work):
-        with _queue(settings, workers=workers) as queue:
-            queue.work = work
-            queue.resend()
-            _wait(queue, progress)
-    for item in work:
-        outcomes.append(item.outcome or _conclude(item))
-    order = {video: number for number, video in enumerate(videos)}
-    return sorted(outcomes, key=lambda outcome: order[outcome.video])
+            videos_begun.append(item)
+        for item in videos_begun:
+            if isinstance(item, _Work):
+                watch = watch or stack.enter_context(_watching(settings, workers=workers))
+                watch.add(item)
+        if watch is not None:
+            _follow(watch, progress)
+    outcomes = [item.outcome if isinstance(item, _Work) else item for item in videos_begun]
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _prepare(
+    video: Path,
+    out: Path,
+    served: ServedModel,
+    *,
+    settings: Settings,
+    sample_fps: float | None,
+    segment_seconds: float,
+) -> _Work | Scored:
+    """Begin a video's job or take it up; returns its outcome where nothing is left to do."""
+    try:
+        job = _begin(video, served, settings=settings, sample_fps=sample_fps, segment_seconds=segment_seconds)
+        done = job.done()
+    except MaskferError as error:
+        return Scored(video, None, error=str(error))
+    missing = {str(segment): segment for segment in job.segments() if str(segment) not in done}
+    work = _Work(video, out, job, missing, frames=len(job.sampled()))
+    return work if missing else _conclude(work)
 
 
 def _begin(
@@ -150,67 +224,32 @@ def _begin(
     return Job.create(settings.home.absolute() / "jobs", record, found)
 
 
-def _plan(video: Path, out: Path, job: Job) -> _Work:
-    done = job.done()
-    missing = {str(segment): segment for segment in job.segments() if str(segment) not in done}
-    return _Work(video, out, job, missing, frames=len(job.sampled()))
-
-
 @contextmanager
-def _queue(settings: Settings, *, workers: int | None) -> Iterator[_Queue]:
+def _watching(settings: Settings, *, workers: int | None) -> Iterator[_Watch]:
     with ExitStack() as stack:
         broker_url = settings.broker_url
+        private = broker_url is None
         if broker_url is None:
             broker_url = stack.enter_context(embedded_broker())
             workers = workers or 2
-        app = create_app(settings, broker_url=broker_url)
-        stack.callback(app.close)
-        _reach(app, broker_url)
+        queue = SegmentQueue(settings, url=broker_url, private=private)
+        stack.callback(queue.close)
+        queue.reach()
         worker = None
         if workers:
             log = settings.home.absolute() / "jobs" / "worker.log"
             worker = WorkerProcess(settings, broker_url=broker_url, concurrency=workers, log=log)
             stack.callback(worker.stop)
-        yield _Queue(app, worker, settings)
+        yield _Watch(queue, worker, settings)
 
 
-def _reach(app: Celery, broker_url: str) -> None:
-    try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=5)
-    except (OperationalError, OSError) as error:
-        raise ServiceUnavailable(
-            f"broker {_without_password(broker_url)}: no answer ({error}); check MASKFER_BROKER_URL, or "
-            "unset it to use an embedded broker"
-        ) from error
-
-
-def _wait(queue: _Queue, progress: Progress) -> None:
-    """Follow the job folders until every job is done or given up, and see to it that somebody works."""
-    everything = sum(item.frames for item in queue.work)
-    seen, since, asked, revivals = -1, time.monotonic(), time.monotonic(), 0
+def _follow(watch: _Watch, progress: Progress) -> None:
+    """Watch until every job is done or given up."""
     while True:
-        done = sum(_advance(item) for item in queue.work)
-        progress(done, everything)
-        if all(item.outcome is not None for item in queue.work):
+        watch.look()
+        progress(watch.settled, watch.frames)
+        if watch.over:
             return
-        now = time.monotonic()
-        if done != seen:
-            seen, since, asked, revivals = done, now, now, 0
-        if queue.worker is not None and queue.worker.revive():
-            revivals += 1
-            if revivals > _MAX_REVIVALS:
-                raise ServiceUnavailable(
-                    f"worker: ended {revivals} times without finishing a segment; {queue.worker.log} ends "
-                    f"with: {queue.worker.last_words()}"
-                )
-            queue.resend()
-        elif queue.worker is None and now - asked > _SILENCE_S:
-            _ask_workers(queue)
-            asked = time.monotonic()
-        if now - since > 2 * queue.settings.visibility_timeout_s:
-            queue.resend()
-            since = now
         time.sleep(_POLL_S)
 
 
@@ -220,11 +259,10 @@ def _advance(item: _Work) -> int:
         return item.frames
     for name in item.job.done() & item.missing.keys():
         del item.missing[name]
-    reason = item.job.failure()
-    if reason is not None:
-        item.outcome = Scored(item.video, None, error=reason)
-    elif not item.missing:
+    if not item.missing:
         item.outcome = _conclude(item)
+    elif (reason := item.job.failure()) is not None:
+        item.outcome = Scored(item.video, None, error=reason)
     waiting = sum(segment.stop - segment.start for segment in item.missing.values())
     return item.frames if item.outcome is not None else item.frames - waiting
 
@@ -245,20 +283,6 @@ def _conclude(item: _Work) -> Scored:
     return Scored(item.video, item.out, faces=len(table), tracks=tracks, sampled_frames=item.frames)
 
 
-def _ask_workers(queue: _Queue) -> None:
-    try:
-        answers: list[Any] = queue.app.control.ping(timeout=3.0)
-    except (OperationalError, OSError) as error:
-        raise ServiceUnavailable(
-            f"broker: gone while scoring ({error}); run the same command again"
-        ) from error
-    if not answers:
-        raise ServiceUnavailable(
-            f"worker: none answers at {_without_password(queue.settings.broker_url or '')}; start one with "
-            "`maskfer worker`, or give --workers N; what is finished is kept"
-        )
-
-
 def _targets(videos: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
     """Pair each video with its timeline; the later of one stem gets its whole name, then a number."""
     taken: set[str] = set()
@@ -267,11 +291,6 @@ def _targets(videos: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
         name = next(name for name in names if name.casefold() not in taken)
         taken.add(name.casefold())
         yield video, out / f"{name}.parquet"
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def check_folder(out: Path) -> None:

@@ -9,14 +9,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 
+from maskfer.config import Settings
 from maskfer.footage import timeline
 from maskfer.release import Release
+from services.labeling.app import QUEUE, create_app
+from services.labeling.embedded import embedded_broker
 from tests.films import film_nobody, truncated
 from tests.integration.conftest import MASKFER, environment, gone
 
@@ -48,6 +52,31 @@ def _scoring(command: list[str], home: Path, **settings: str) -> Iterator[subpro
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def _lasting_worker(url: str, home: Path, *, log: Path) -> Iterator[None]:
+    """A worker that outlives the commands it works for; enters once it listens."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [MASKFER, "worker", "--concurrency", "1"],
+            env=environment(home, MASKFER_BROKER_URL=url),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while " ready." not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _calls(server: Any, command: str) -> int:
+    """How often a broker was given a command."""
+    return int(server.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 def _attempts(home: Path) -> dict[str, int]:
@@ -219,6 +248,47 @@ def test_a_broker_that_does_not_answer_is_one_line(clip: Path, tiny_release: Rel
     assert answer.stderr.startswith("maskfer: error: broker redis://127.0.0.1:9/0: no answer")
     assert "secret" not in answer.stderr
     assert answer.stderr.count("\n") == 1
+
+
+def test_segments_that_wait_behind_another_archive_are_not_queued_again(
+    clip: Path, tiny_release: Release, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    command = _command(tiny_release, tmp_path / "out", clip, workers=0)
+    with embedded_broker() as url, _lasting_worker(url, tmp_path, log=tmp_path / "log"):
+        app = create_app(Settings(home=tmp_path), broker_url=url)
+        # It answers, but has no time for this queue.
+        app.control.cancel_consumer(QUEUE, reply=True, timeout=30.0, limit=1)
+        settings = {"MASKFER_BROKER_URL": url, "MASKFER_VISIBILITY_TIMEOUT_S": "2"}
+        with (
+            app.connection_for_read() as connection,
+            _scoring(command, tmp_path, **settings) as process,
+        ):
+            server = connection.default_channel.client
+            # Until the command has looked twice after a silence of two visibility timeouts.
+            while _calls(server, "lrange") < 2 and server.llen(QUEUE) <= 4:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.1)
+            assert server.llen(QUEUE) == 4
+            app.control.add_consumer(QUEUE, reply=True, timeout=30.0, limit=1)
+            output = process.communicate(timeout=120)
+        app.close()
+    assert process.returncode == 0, output
+    table, _ = timeline.read(tmp_path / "out" / "clip.parquet")
+    _assert_same(table, undisturbed)
+
+
+def test_workers_that_do_not_share_the_home_end_the_command_with_one_line(
+    clip: Path, tiny_release: Release, tmp_path: Path
+) -> None:
+    home, elsewhere, log = tmp_path / "home", tmp_path / "elsewhere", tmp_path / "log"
+    command = _command(tiny_release, tmp_path / "out", clip, workers=0)
+    with embedded_broker() as url, _lasting_worker(url, elsewhere, log=log):
+        answer = _score(command, home, MASKFER_BROKER_URL=url, MASKFER_VISIBILITY_TIMEOUT_S="2")
+    assert answer.returncode == 2
+    assert "none gets finished; workers must have this command's MASKFER_HOME" in answer.stderr
+    assert str(home) in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert f"cannot be read under {elsewhere / 'jobs'}" in log.read_text()
 
 
 def test_a_worker_without_a_broker_says_what_to_set(tmp_path: Path) -> None:
