@@ -6,12 +6,13 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from maskfer.config import Settings
-from maskfer.errors import ServiceUnavailable
+from maskfer.errors import ParamsError, ServiceUnavailable
 from services.labeling.app import QUEUE, TASK, create_app
 from services.labeling.jobs import Segment
 
@@ -94,6 +95,26 @@ def _waiting(client: Any) -> Iterator[bytes]:
     while messages := client.lrange(QUEUE, start, start + _AT_ONCE - 1):
         yield from messages
         start += _AT_ONCE
+
+
+def check_address(url: str) -> None:
+    """Raise `ParamsError` where MASKFER_BROKER_URL is no address of a Redis or Valkey server."""
+    if not all(_usable(alternative) for alternative in url.split(";")):
+        raise ParamsError(
+            f"environment variable MASKFER_BROKER_URL: {without_password(url)!r} is no address of a Redis or "
+            "Valkey server; expected one like redis://broker:6379/0"
+        )
+
+
+def _usable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number
+    except ValueError:
+        return False
+    database = parts.path.strip("/")
+    numbered = not database or database.isdecimal()
+    return parts.scheme == "redis+socket" or (parts.scheme in ("redis", "rediss") and numbered)
 
 
 def without_password(url: str) -> str:

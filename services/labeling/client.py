@@ -15,7 +15,7 @@ from maskfer.config import Settings
 from maskfer.errors import InputError, MaskferError, ServiceUnavailable
 from maskfer.footage import decode, timeline
 from maskfer.release import file_sha256
-from services.labeling.broker import SegmentQueue
+from services.labeling.broker import SegmentQueue, check_address
 from services.labeling.embedded import WorkerProcess, embedded_broker
 from services.labeling.jobs import Job, JobRecord, Question, Segment
 from services.model import ServedModel, load_model
@@ -147,7 +147,8 @@ def score_videos(
     Without a broker in `settings` a broker and `workers` worker processes (default: 2) live as long as the
     call; with one, only as many workers are started as `workers` asks for (default: none). Finished segments
     of an earlier call with the same video, model and parameters are taken up. Raises what `load_model`
-    raises, and `ServiceUnavailable` where the broker or every worker is gone, or workers finish nothing.
+    raises, `ParamsError` where MASKFER_BROKER_URL is no address, and `ServiceUnavailable` where the broker or
+    every worker is gone, or workers finish nothing.
     """
     served = load_model(model, settings)
     videos_begun: list[_Work | Scored] = []
@@ -232,6 +233,8 @@ def _watching(settings: Settings, *, workers: int | None) -> Iterator[_Watch]:
         if broker_url is None:
             broker_url = stack.enter_context(embedded_broker())
             workers = workers or 2
+        else:
+            check_address(broker_url)
         queue = SegmentQueue(settings, url=broker_url, private=private)
         stack.callback(queue.close)
         queue.reach()

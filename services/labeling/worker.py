@@ -11,6 +11,7 @@ import time
 from maskfer.config import Settings
 from maskfer.errors import ServiceUnavailable
 from services.labeling.app import QUEUE, create_app
+from services.labeling.broker import check_address
 
 _GRACE_S = 3.0
 
@@ -19,13 +20,15 @@ def run_worker(settings: Settings, *, concurrency: int, tied: bool = False) -> N
     """Score segments until a signal ends it; SIGTERM lets the running ones finish.
 
     A `tied` worker lives as long as its standard input is open: it dies with the command that started it,
-    however that one dies. Raises `ServiceUnavailable` where no broker is named.
+    however that one dies. Raises `ServiceUnavailable` where no broker is named, `ParamsError` where its name
+    is no address.
     """
     if settings.broker_url is None:
         raise ServiceUnavailable(
             "worker: no broker is named; set MASKFER_BROKER_URL to one, e.g. redis://broker:6379/0 "
             "(`maskfer score` alone brings its own)"
         )
+    check_address(settings.broker_url)
     app = create_app(settings, broker_url=settings.broker_url)
     if tied:
         threading.Thread(target=_end_with_stdin, daemon=True).start()

@@ -3,16 +3,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maskfer.config import Settings
-from maskfer.errors import ServiceUnavailable
+from maskfer.errors import ParamsError, ServiceUnavailable
 from services.labeling.app import QUEUE, create_app
-from services.labeling.broker import SegmentQueue
+from services.labeling.broker import SegmentQueue, check_address
 from services.labeling.embedded import embedded_broker
 from services.labeling.jobs import Segment
+from services.labeling.worker import run_worker
 
 _JOB, _OTHER = "ab" * 8, "cd" * 8
 _SEGMENTS = [Segment(0, 10), Segment(10, 20)]
@@ -103,3 +105,36 @@ def test_a_broker_that_is_gone_is_one_line() -> None:
         pass
     with _queue(url) as queue, pytest.raises(ServiceUnavailable, match="gone or full while scoring"):
         queue.send(_JOB, _SEGMENTS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://broker:6379/0", "broker:6379", "", "redis", "amqp://broker", "redis://broker:port/0"),
+        *("redis://broker/maskfer", "redis://[::1", "redis://a/0;http://b/0"),
+    ],
+)
+def test_what_is_no_address_of_a_broker_is_one_line(url: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, broker_url=url)
+    with pytest.raises(ParamsError, match=r"MASKFER_BROKER_URL.*expected one like redis://") as caught:
+        run_worker(settings, concurrency=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://:secret@broker/0", "user:secret@broker:6379"])
+def test_a_password_is_not_shown(url: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        check_address(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://broker:6379/0", "redis://broker", "redis://:secret@broker:6379/2", "redis://[::1]:6379/0"),
+        *("rediss://broker/0?ssl_cert_reqs=required", "redis+socket:///run/broker.sock"),
+        "redis://a:6379/0;redis://b:6379/0",
+    ],
+)
+def test_addresses_of_a_broker_are_taken(url: str) -> None:
+    check_address(url)
