@@ -164,10 +164,12 @@ def score_videos(
                 segment_seconds=segment_seconds,
             )
             videos_begun.append(item)
-        for item in videos_begun:
+            # At once: reading the next video may take longer than the workers take for this one.
             if isinstance(item, _Work):
                 watch = watch or stack.enter_context(_watching(settings, workers=workers))
                 watch.add(item)
+            if watch is not None:
+                watch.look()
         if watch is not None:
             _follow(watch, progress)
     outcomes = [item.outcome if isinstance(item, _Work) else item for item in videos_begun]
@@ -189,6 +191,12 @@ def _prepare(
         done = job.done()
     except MaskferError as error:
         return Scored(video, None, error=str(error))
+    except OSError as error:
+        return Scored(
+            video,
+            None,
+            error=f"{video}: its job cannot be begun ({error}); put that right and score it again",
+        )
     missing = {str(segment): segment for segment in job.segments() if str(segment) not in done}
     work = _Work(video, out, job, missing, frames=len(job.sampled()))
     return work if missing else _conclude(work)

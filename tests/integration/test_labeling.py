@@ -19,6 +19,7 @@ import pytest
 from maskfer.config import Settings
 from maskfer.footage import timeline
 from maskfer.release import Release
+from services.labeling import client
 from services.labeling.app import QUEUE, create_app
 from services.labeling.embedded import embedded_broker
 from tests.films import film_nobody, truncated
@@ -289,6 +290,46 @@ def test_workers_that_do_not_share_the_home_end_the_command_with_one_line(
     assert str(home) in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert f"cannot be read under {elsewhere / 'jobs'}" in log.read_text()
+
+
+class _OneByOne(tuple[Path, ...]):
+    """Videos of which the second is only there once a part of the first is scored."""
+
+    jobs: Path
+
+    def __iter__(self) -> Iterator[Path]:
+        first, *others = super().__iter__()
+        yield first
+        until = time.monotonic() + 120.0
+        while not list(self.jobs.glob("*/segments/*.parquet")):
+            assert time.monotonic() < until, "the first video waits for the second"
+            time.sleep(0.1)
+        yield from others
+
+
+def test_the_first_video_is_scored_while_the_next_is_not_read_yet(
+    tiny_release: Release, tmp_path: Path
+) -> None:
+    videos = _OneByOne((film_nobody(tmp_path / "a.mp4"), tmp_path / "missing.mp4"))
+    videos.jobs = tmp_path / "jobs"
+    first, second = client.score_videos(
+        videos, tmp_path, settings=Settings(home=tmp_path), model=str(tiny_release.path), workers=1
+    )
+    assert (first.video, first.error) == (videos[0], None)
+    assert "missing.mp4: no such file" in str(second.error)
+
+
+def test_a_job_that_cannot_be_begun_costs_no_other(tiny_release: Release, tmp_path: Path) -> None:
+    video = film_nobody(tmp_path / "a.mp4")
+    (tmp_path / "jobs").write_text("in the way")
+    first, second = client.score_videos(
+        [video, tmp_path / "missing.mp4"],
+        tmp_path,
+        settings=Settings(home=tmp_path),
+        model=str(tiny_release.path),
+    )
+    assert str(first.error).startswith(f"{video}: its job cannot be begun")
+    assert "missing.mp4: no such file" in str(second.error)
 
 
 def test_a_worker_without_a_broker_says_what_to_set(tmp_path: Path) -> None:
