@@ -1,4 +1,5 @@
-"""What uvicorn alone does not do for a connection: end it when it asks nothing, send an answer as one.
+"""What uvicorn alone does not do for a connection: end it when it asks nothing, send an answer as one, bound
+what a live message may cost before anybody has seen a token.
 
 Without the first it waits for the head of a request for ever; the second spares a write and a client's read.
 """
@@ -16,6 +17,8 @@ from services.scoring import metrics
 
 MAX_HEAD_BYTES: Final = 64 * 2**10
 """Most bytes of a request's head, give or take what arrives at once; uvicorn would keep any number."""
+_MESSAGE_ROOM_BYTES: Final = 64 * 2**10
+"""How far a live message may be over its limit and still be told so; room for the longest text as well."""
 _REFUSAL: Final = (
     b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 )
@@ -118,6 +121,9 @@ class Guarded(_Base):  # type: ignore[misc]
     def handle_websocket_upgrade(self, *event: Any) -> None:
         """Look no more: from here on the live protocol's own timeouts count."""
         self._unwatch()
+        # Inflating comes before hello and token, and 16 kB may become 16 MiB.
+        self.config.ws_per_message_deflate = False
+        self.config.ws_max_size = self.settings.live_max_message_bytes + _MESSAGE_ROOM_BYTES
         super().handle_websocket_upgrade(*event)
 
     def _look(self) -> None:

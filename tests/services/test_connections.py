@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any, cast
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from maskfer.config import Settings
 from services.scoring.connections import MAX_HEAD_BYTES, Guarded, Together
@@ -69,7 +72,10 @@ def test_what_is_held_leaves_before_the_connection_closes_and_is_not_waited_for_
     assert _after([b"head", b"body"], close=True) == [b"headbody", "closed", "aborted"]
 
 
-async def _app(scope: Scope, _receive: Receive, send: Send) -> None:
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await _echo_lengths(receive, send)
+        return
     body = _LARGE if scope["path"] == "/large" else b"small"
     length = str(len(body)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
@@ -78,6 +84,13 @@ async def _app(scope: Scope, _receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.01)
         body = body[-1:]  # this one waits until there is room for it
     await send({"type": "http.response.body", "body": body})
+
+
+async def _echo_lengths(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": str(len(message["bytes"]))})
 
 
 @contextmanager
@@ -154,3 +167,25 @@ def test_who_does_not_read_its_answer_is_cut_off(hasty: int, header: bytes) -> N
             while time.monotonic() < deadline_s:
                 connection.send(b"\r\n")
                 time.sleep(0.02)
+
+
+def test_a_client_that_offers_compression_is_not_taken_up_on_it(port: int) -> None:
+    with connect(f"ws://127.0.0.1:{port}/", compression="deflate") as socket:
+        assert socket.request is not None
+        assert "permessage-deflate" in socket.request.headers["Sec-WebSocket-Extensions"]
+        assert socket.protocol.extensions == []
+        socket.send(b"x" * 1000)
+        assert socket.recv(_WAIT_S) == "1000"
+
+
+def test_a_live_message_far_over_the_limit_is_refused_by_its_header(port: int) -> None:
+    limit = Settings().live_max_message_bytes
+    with connect(f"ws://127.0.0.1:{port}/") as socket:
+        # One a little over it arrives, so that the service can say what was wrong.
+        socket.send(b"x" * (limit + 1))
+        assert socket.recv(_WAIT_S) == str(limit + 1)
+        socket.socket.sendall(b"\x82\xff" + struct.pack("!Q", limit + 2**17) + b"mask")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(_WAIT_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
