@@ -70,7 +70,9 @@ class FaceSmoother:
             self._expression = self._expression + share * (expression - self._expression)
             self._masked += share * (masked_probability - self._masked)
             self._direction = self._direction + share * (vote - self._direction)
-            self._heatmap = self._heatmap + share * (heatmap - self._heatmap)
+            # Another champion may have another grid; places of one have no average with places of the other.
+            before = self._heatmap if self._heatmap.shape == heatmap.shape else heatmap.astype(np.float64)
+            self._heatmap = before + share * (heatmap - before)
         self._seen_s = at_s
         return Shown(
             expression=self._expression,

@@ -102,6 +102,26 @@ def test_smoothed_probabilities_add_up_to_one(rows: list[list[float]], fps: floa
         assert (shown.expression >= 0).all()
 
 
+def test_a_heatmap_of_another_grid_begins_anew_and_the_rest_goes_on() -> None:
+    smoother = FaceSmoother()
+    _update(smoother, 0.0, [1.0, 0.0, 0.0], masked=0.9)
+    before = _update(smoother, 0.1, [0.0, 1.0, 0.0], masked=0.1)
+    finer = np.linspace(0.0, 1.0, 16, dtype=np.float32).reshape(4, 4)
+    first, second = (
+        smoother.update(
+            at_s,
+            expression=np.array([0.0, 1.0, 0.0], np.float32),
+            masked_probability=0.1,
+            orientation=np.eye(5, dtype=np.float32)[2],
+            heatmap=heatmap,
+        )
+        for at_s, heatmap in ((0.2, finer), (0.3, np.zeros_like(finer)))
+    )
+    np.testing.assert_array_equal(first.heatmap, finer)
+    assert 0.0 < second.heatmap.max() < 1.0
+    assert before.expression[0] > first.expression[0] > second.expression[0] > 0.0
+
+
 def test_a_label_that_others_beat_in_turns_is_given_up() -> None:
     label = SteadyLabel()
     label.update(0.0, np.array([0.8, 0.1, 0.1]))
