@@ -18,7 +18,7 @@ import yaml
 
 _K8S = Path(__file__).resolve().parents[2] / "k8s"
 _OVERLAYS = sorted(folder.name for folder in (_K8S / "overlays").iterdir())
-_MADE_BY_THE_TEAM = {"maskfer-registry-db", "maskfer-scoring-tokens"}
+_MADE_BY_THE_TEAM = {"maskfer-registry-db", "maskfer-scoring-tokens", "maskfer-statistics-db"}
 """Secrets that hold what no repository may hold; docs/operations.md says how to make them."""
 
 Document = dict[str, Any]
@@ -140,6 +140,26 @@ def test_the_scoring_service_is_asked_whether_it_is_ready(documents: list[Docume
     (container,) = _pod(scoring)["spec"]["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert scoring["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_several_scoring_pods_do_not_start_without_one_database_for_their_statistics(
+    documents: list[Document],
+) -> None:
+    (scoring,) = (workload for workload in _workloads(documents) if workload["metadata"]["name"] == "scoring")
+    (container,) = _pod(scoring)["spec"]["containers"]
+    sources = {variable["name"]: variable.get("valueFrom", {}) for variable in container["env"]}
+    secret = sources["MASKFER_STATISTICS_URL"]["secretKeyRef"]
+    assert secret.get("optional", False) is (scoring["spec"]["replicas"] == 1)
+
+
+def test_the_scoring_service_reaches_the_database_of_its_statistics(documents: list[Document]) -> None:
+    (policy,) = (
+        policy
+        for policy in _of_kind(documents, "NetworkPolicy")
+        if policy["spec"]["podSelector"].get("matchLabels") == {"app.kubernetes.io/name": "scoring"}
+    )
+    # Wherever it lies: the cluster's own, or outside of it.
+    assert {"ports": [{"protocol": "TCP", "port": 5432}]} in policy["spec"]["egress"]
 
 
 def _of_kind(documents: list[Document], kind: str) -> list[Document]:
