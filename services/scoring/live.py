@@ -179,6 +179,8 @@ class _Waiting:
 
     frame: PictureFrame | CropsFrame
     at_s: float
+    asked: Hello
+    """The client's options when it arrived; later ones count from the next frame on."""
     let_go: list[int] = field(default_factory=list)
 
 
@@ -240,7 +242,7 @@ class _Connection:
     async def _keep(self, message: bytes) -> None:
         """Keep the newest frame; a client whose answers cannot be sent is not read from either."""
         frame = parse_frame(message, crop_size=self._ready.crop_size, max_faces=self._ready.max_faces)
-        arrived = _Waiting(frame, time.monotonic())
+        arrived = _Waiting(frame, time.monotonic(), self._hello)
         if not self._busy:
             # The next one may be read before the worker runs, and must not push this one out.
             self._busy = True
@@ -288,11 +290,11 @@ class _Connection:
         except MaskferError as error:
             return _failure(error, number)
         faces = self._session.read(
-            found, judged, scorer.model.release, at_s=waiting.at_s, heatmap=self._hello.heatmap
+            found, judged, scorer.model.release, at_s=waiting.at_s, heatmap=waiting.asked.heatmap
         )
         statistics: LiveStatistics | None = self._state.statistics
-        # Read after the work: consent that was withdrawn meanwhile counts.
-        if statistics is not None and self._hello.consent:
+        # Read once more after the work: consent that was withdrawn meanwhile counts, one given meanwhile not.
+        if statistics is not None and waiting.asked.consent and self._hello.consent:
             statistics.record(self._hello.session, faces, datetime.now(UTC))
         metrics.frame_answered()
         server_ms = 1000.0 * (time.monotonic() - waiting.at_s)

@@ -10,6 +10,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from socket import IPPROTO_TCP, TCP_CORK
 
 import cv2
 import httpx
@@ -86,6 +87,27 @@ def test_without_consent_nothing_is_kept(service: httpx.Client, photo: bytes) ->
     session = str(uuid.uuid4())
     assert _show(service, photo, session=session, consent=False)
     assert service.get(f"/statistics/{session}").json()["minutes"] == []
+
+
+def test_options_count_from_the_next_frame_on(service: httpx.Client, photo: bytes) -> None:
+    session = str(uuid.uuid4())
+    frames = [struct.pack("<BBHI", 1, 0, 0, number) + photo for number in range(3)]
+    with connect(f"ws://{service.base_url.host}:{service.base_url.port}/live") as socket:
+        socket.send(json.dumps({"type": "hello", "protocol": 1, "session": session}))
+        assert json.loads(socket.recv())["type"] == "ready"
+        # One at work and one that waits when the options arrive.
+        socket.socket.setsockopt(IPPROTO_TCP, TCP_CORK, 1)
+        for frame in frames[:2]:
+            socket.send(frame)
+        socket.send(json.dumps({"type": "options", "consent": True, "heatmap": True}))
+        socket.socket.setsockopt(IPPROTO_TCP, TCP_CORK, 0)
+        before = [json.loads(socket.recv()) for _ in range(2)]
+        socket.send(frames[2])
+        after = json.loads(socket.recv())
+    assert [answer["faces"][0]["heatmap"] for answer in before] == [None, None]
+    assert after["faces"][0]["heatmap"] is not None
+    minutes = service.get(f"/statistics/{session}").json()["minutes"]
+    assert sum(minute["frames"] for minute in minutes) == 1
 
 
 @pytest.mark.parametrize("path", ["anybody", "anybody.csv", "%27%20OR%201=1", f"{_SESSION}?minutes=all"])
