@@ -136,6 +136,8 @@ class Statistics:
         self._engine = _engine(url)
         self._ready = False
         """Whether the tables are known to be there."""
+        self._traces = False
+        """Whether deleted rows may still be readable in SQLite's write-ahead log."""
         self._away = False
         self._waiting: _Waiting = {}
         self._since: dict[str, float] = {}
@@ -221,6 +223,8 @@ class Statistics:
                 with self._engine.begin() as connection:
                     minutes = connection.execute(kept).scalar_one()
                     connection.execute(sql.delete(_sums).where(_sums.c.session == session))
+                self._traces = True
+        self._forget()
         return minutes
 
     def sweep(self) -> None:
@@ -229,6 +233,8 @@ class Statistics:
         with self._database(), self._engine.begin() as connection:
             connection.execute(sql.delete(_sums).where(_sums.c.minute < _minute(oldest)))
             connection.execute(sql.delete(_deletions).where(_deletions.c.at < oldest.timestamp()))
+            self._traces = True
+        self._forget()
 
     def close(self) -> None:
         """Write what waits and let the database go; the second call does nothing."""
@@ -238,6 +244,7 @@ class Statistics:
         self._thread.join()
         with suppress(ServiceUnavailable):
             self.flush()
+            self._forget()
         self._engine.dispose()
 
     def _add(self, key: _Key, amount: float = 0.0) -> None:
@@ -265,6 +272,7 @@ class Statistics:
                 if self._ready and time.monotonic() - swept_at >= _SWEEP_S:
                     self.sweep()
                     swept_at = time.monotonic()
+                self._forget()
 
     def _write(self, waiting: _Waiting, since: dict[str, float]) -> None:
         # In one order everywhere: two servers that add to the same rows must not wait for each other.
@@ -281,6 +289,20 @@ class Statistics:
             for session, at in connection.execute(asked).all():
                 if at >= since[session]:
                     connection.execute(sql.delete(_sums).where(_sums.c.session == session))
+                    self._traces = True
+
+    def _forget(self) -> None:
+        """Empty SQLite's write-ahead log once something was deleted; while it is read, try again later."""
+        if not self._traces or self._engine.dialect.name != "sqlite":
+            return
+        self._traces, busy = False, True
+        try:
+            with self._database(), self._engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        finally:
+            if busy:
+                self._traces = True
 
     def _upsert(self, table: sql.Table, *columns: str, add: bool = False) -> sql.Insert:
         is_sqlite = self._engine.dialect.name == "sqlite"

@@ -241,16 +241,42 @@ def test_postgresql_that_goes_and_comes_back_loses_no_sum(postgresql: str) -> No
         assert store.read(_SESSION)[0].faces == 2
 
 
-def test_nothing_that_was_deleted_stays_in_the_file(tmp_path: Path) -> None:
+def _in_the_files(word: str, folder: Path) -> bool:
+    return any(word.encode() in file.read_bytes() for file in folder.glob("statistics.db*"))
+
+
+def test_nothing_that_was_deleted_stays_in_the_file_or_its_log(tmp_path: Path) -> None:
+    with Statistics(f"sqlite:///{tmp_path / 'statistics.db'}", days=30) as store:
+        now = datetime.now(UTC)
+        store.record(_SESSION, [Face(orientation="a-word-to-find")], now)
+        store.record(_OTHER, [Face(orientation="another-word")], now - timedelta(days=31))
+        store.flush()
+        assert _in_the_files("a-word-to-find", tmp_path)
+        store.delete(_SESSION)
+        assert not _in_the_files("a-word-to-find", tmp_path)
+        store.sweep()
+        assert not _in_the_files("another-word", tmp_path)
+
+
+def test_what_was_deleted_while_somebody_read_the_file_leaves_its_log_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scoring.statistics._CONNECT_S", 0.2)
     file = tmp_path / "statistics.db"
     with Statistics(f"sqlite:///{file}", days=_LONG) as store:
         store.record(_SESSION, [Face(orientation="a-word-to-find")], _NOON)
         store.flush()
-        store.delete(_SESSION)
-    with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-    connection.close()
-    assert b"a-word-to-find" not in file.read_bytes()
+        with sqlite3.connect(file) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM session_minutes").fetchone()
+            assert store.delete(_SESSION) == 1
+            assert _in_the_files("a-word-to-find", tmp_path)
+        reader.close()
+        for _ in range(100):
+            if not _in_the_files("a-word-to-find", tmp_path):
+                break
+            threading.Event().wait(0.1)
+        assert not _in_the_files("a-word-to-find", tmp_path)
 
 
 @pytest.mark.parametrize("url", ["mysql://root@localhost/x", "statistics.db", "://"])
