@@ -268,11 +268,17 @@ class Statistics:
         while not self._closed.wait(FLUSH_S):
             with suppress(ServiceUnavailable):
                 self.flush()
-                # Once the database is known to be there: a service without statistics opens none.
-                if self._ready and time.monotonic() - swept_at >= _SWEEP_S:
+                if self._may_hold_minutes() and time.monotonic() - swept_at >= _SWEEP_S:
                     self.sweep()
                     swept_at = time.monotonic()
                 self._forget()
+
+    def _may_hold_minutes(self) -> bool:
+        """Whether there is something to sweep, of this process or of one before it; makes no file to know."""
+        if self._ready or self._engine.dialect.name != "sqlite":
+            return True
+        file = self._engine.url.database
+        return bool(file) and Path(str(file)).exists()
 
     def _write(self, waiting: _Waiting, since: dict[str, float]) -> None:
         # In one order everywhere: two servers that add to the same rows must not wait for each other.

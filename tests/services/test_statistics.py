@@ -178,6 +178,26 @@ def test_old_minutes_are_deleted(address: str) -> None:
         assert [(now - minute.start).days for minute in store.read(_SESSION)] == [29]
 
 
+def test_old_minutes_are_deleted_after_a_restart_in_which_nobody_consents(address: str) -> None:
+    now = datetime.now(UTC)
+    with Statistics(address, days=_LONG) as before:
+        for days in (31, 29):
+            before.record(_SESSION, [Face()], now - timedelta(days=days))
+    with Statistics(address, days=30), Statistics(address, days=_LONG) as looks:
+        for _ in range(100):
+            if len(looks.read(_SESSION)) == 1:
+                break
+            threading.Event().wait(0.1)
+        assert [(now - minute.start).days for minute in looks.read(_SESSION)] == [29]
+
+
+def test_a_service_without_statistics_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scoring.statistics.FLUSH_S", 0.01)
+    with Statistics(f"sqlite:///{tmp_path / 'new' / 'statistics.db'}", days=30):
+        threading.Event().wait(0.2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_database_that_is_away_costs_one_line_and_no_sum(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
