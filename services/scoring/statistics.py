@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +20,12 @@ from typing import Final, NamedTuple, Protocol, Self
 
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from maskfer.errors import ParamsError, ServiceUnavailable
+from maskfer.errors import ServiceUnavailable
 from services.scoring import metrics
+from services.scoring.statistics_database import open_engine
 
 _log: Final = logging.getLogger("maskfer.statistics")
 
@@ -35,8 +35,12 @@ _SWEEP_S: Final = 3600.0
 """Time between two searches for minutes that are too old."""
 _MAX_WAITING: Final = 50_000
 """Sums kept in memory while the database is away; a session adds about 13 per minute."""
-_CONNECT_S: Final = 5
-_EXPECTED: Final = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+_TURN_S: Final = 2.0
+"""Longest wait for another thread that asks the database; what hangs holds up one request and not all."""
+_CLOSE_S: Final = 10.0
+"""Longest wait at the end for the thread that writes."""
+_SWEEP_STATEMENT_MS: Final = 600_000
+"""PostgreSQL gives up deleting what is too old after this; it may be much."""
 
 _metadata: Final = sql.MetaData()
 _sums: Final = sql.Table(
@@ -133,7 +137,7 @@ class Statistics:
         self.days = days
         self.failures = 0
         self.lost = 0
-        self._engine = _engine(url)
+        self._engine = open_engine(url)
         self._ready = False
         """Whether the tables are known to be there."""
         self._traces = False
@@ -143,7 +147,8 @@ class Statistics:
         self._since: dict[str, float] = {}
         """When the first waiting sum of each session was added; an older deletion does not concern it."""
         self._adding = threading.Lock()
-        self._writing = threading.Lock()
+        self._asking = threading.Lock()
+        """One thread asks the database at a time, besides the sweep."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="statistics", daemon=True)
         self._thread.start()
@@ -172,7 +177,7 @@ class Statistics:
 
     def flush(self) -> None:
         """Write what waits; where the database does not answer, `ServiceUnavailable`, and it waits on."""
-        with self._writing:
+        with self._turn():
             with self._adding:
                 waiting, since = self._waiting, self._since
                 self._waiting, self._since = {}, {}
@@ -195,7 +200,7 @@ class Statistics:
         query = sql.select(*columns).where(_sums.c.session == session).order_by(_sums.c.minute)
         if since is not None:
             query = query.where(_sums.c.minute >= _minute(since))
-        with self._database(), self._engine.connect() as connection:
+        with self._turn(), self._database(), self._engine.connect() as connection:
             rows = connection.execute(query).all()
         minutes: dict[int, Minute] = {}
         for number, measure, label, count, total in rows:
@@ -209,7 +214,7 @@ class Statistics:
         Raises `ServiceUnavailable` where the database does not answer.
         """
         kept = sql.select(sql.func.count(_sums.c.minute.distinct())).where(_sums.c.session == session)
-        with self._writing:
+        with self._turn():
             with self._adding:
                 for key in [key for key in self._waiting if key.session == session]:
                     del self._waiting[key]
@@ -231,19 +236,27 @@ class Statistics:
         """Delete what is older than `days`; `ServiceUnavailable` where the database does not answer."""
         oldest = datetime.now(UTC) - timedelta(days=self.days)
         with self._database(), self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_SWEEP_STATEMENT_MS}")
             connection.execute(sql.delete(_sums).where(_sums.c.minute < _minute(oldest)))
             connection.execute(sql.delete(_deletions).where(_deletions.c.at < oldest.timestamp()))
             self._traces = True
         self._forget()
 
     def close(self) -> None:
-        """Write what waits and let the database go; the second call does nothing."""
+        """Write what waits and let the database go; the second call does nothing.
+
+        Of a database that does not answer it is not waited for without end; what it did not take is lost.
+        """
         if self._closed.is_set():
             return
         self._closed.set()
-        self._thread.join()
-        with suppress(ServiceUnavailable):
+        self._thread.join(_CLOSE_S)
+        try:
             self.flush()
+        except ServiceUnavailable:
+            _log.error("statistics: what %r did not take until the end is lost", self._engine.url)
+        with suppress(ServiceUnavailable):
             self._forget()
         self._engine.dispose()
 
@@ -319,6 +332,16 @@ class Statistics:
         return insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=new)
 
     @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Ask the database alone for the length of a block; `ServiceUnavailable` while another hangs."""
+        if not self._asking.acquire(timeout=_TURN_S):
+            raise self._unavailable(f"a request before this one has waited for over {_TURN_S:g} s")
+        try:
+            yield
+        finally:
+            self._asking.release()
+
+    @contextmanager
     def _database(self) -> Iterator[None]:
         """Make the tables at the first use; count and log what the database refuses, and say it our way."""
         try:
@@ -327,17 +350,21 @@ class Statistics:
                 self._ready = True
             yield
         except (SQLAlchemyError, OSError) as error:
-            self.failures += 1
-            metrics.statistics_failed()
             reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-            if not self._away:
-                _log.error("statistics: %r does not answer: %s; scoring goes on", self._engine.url, reason)
-            self._away = True
-            # The client gets this: neither the address nor the reason is its business.
-            raise ServiceUnavailable("statistics: the database does not answer; try again later") from error
+            raise self._unavailable(reason) from error
         if self._away:
             _log.warning("statistics: %r answers again", self._engine.url)
         self._away = False
+
+    def _unavailable(self, reason: str) -> ServiceUnavailable:
+        """Count an attempt in vain, log the first of several, and return what the client is told."""
+        self.failures += 1
+        metrics.statistics_failed()
+        if not self._away:
+            _log.error("statistics: %r does not answer: %s; scoring goes on", self._engine.url, reason)
+        self._away = True
+        # Neither the address nor the reason is the client's business.
+        return ServiceUnavailable("statistics: the database does not answer; try again later")
 
     def _create_tables(self) -> None:
         file = self._engine.url.database
@@ -359,24 +386,3 @@ class Statistics:
 
 def _minute(at: datetime) -> int:
     return int(at.timestamp() // 60)
-
-
-def _engine(url: str) -> sql.Engine:
-    try:
-        address = sql.make_url(url)
-    except ArgumentError as error:
-        raise ParamsError(f"MASKFER_STATISTICS_URL: is no database address; {_EXPECTED}") from error
-    if address.get_backend_name() == "sqlite":
-        engine = sql.create_engine(address, connect_args={"timeout": _CONNECT_S})
-        sql.event.listen(engine, "connect", _set_up_sqlite)
-        return engine
-    if address.get_backend_name() in ("postgresql", "postgres"):
-        address = address.set(drivername="postgresql+psycopg")
-        return sql.create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S})
-    raise ParamsError(f"MASKFER_STATISTICS_URL: got {address.drivername}; {_EXPECTED}")
-
-
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Several server processes write to the file; what is deleted is overwritten.
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
-        connection.execute(f"PRAGMA {pragma}").close()

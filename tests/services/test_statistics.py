@@ -9,6 +9,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ import pytest
 
 from maskfer.config import Settings
 from maskfer.errors import ParamsError, ServiceUnavailable
-from services.scoring import metrics
+from services.scoring import metrics, statistics, statistics_database
 from services.scoring.statistics import Statistics
 
 _SESSION = "6f1c3a52-3f0e-4b7e-9a55-0d3a5a0c1e11"
@@ -261,6 +262,97 @@ def test_postgresql_that_goes_and_comes_back_loses_no_sum(postgresql: str) -> No
         assert store.read(_SESSION)[0].faces == 2
 
 
+def _locked(address: str, *, statement: str = "LOCK TABLE session_minutes") -> psycopg.Connection:
+    """Keep what is there from others; not for ever, so that who wrongly waits fails and does not hang."""
+    connection = psycopg.connect(address, options="-c idle_in_transaction_session_timeout=30s")
+    connection.execute(statement)
+    return connection
+
+
+def _held_up(other: psycopg.Connection) -> list[int]:
+    """The server's processes that wait for the lock, once there are any."""
+    query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while not (found := other.execute(query).fetchall()):
+        threading.Event().wait(0.01)
+        other.execute("SELECT pg_stat_clear_snapshot()")
+    return [pid for (pid,) in found]
+
+
+def _end(other: psycopg.Connection, processes: list[int]) -> None:
+    other.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [processes])
+
+
+@pytest.fixture
+def patient(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A PostgreSQL that lets a statement wait without end, as one does that has fallen silent."""
+    monkeypatch.setattr(statistics_database, "_STATEMENT_MS", 0)
+    with Statistics(postgresql, days=_LONG) as store:
+        store.delete(_SESSION)
+    return postgresql
+
+
+def test_a_request_that_a_silent_database_holds_up_holds_up_no_other(
+    patient: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(statistics, "FLUSH_S", 3600.0)
+    with Statistics(patient, days=_LONG) as store, ThreadPoolExecutor() as pool:
+        assert store.read(_SESSION) == []
+        monkeypatch.setattr(statistics, "_TURN_S", 0.1)
+        with _locked(patient) as other, caplog.at_level(logging.ERROR):
+            hangs = pool.submit(store.read, _SESSION)
+            processes = _held_up(other)
+            for ask in (store.flush, lambda: store.read(_SESSION), lambda: store.delete(_SESSION)):
+                with pytest.raises(ServiceUnavailable, match="does not answer"):
+                    ask()
+            assert not hangs.done()
+            assert len(caplog.records) == 1
+            _end(other, processes)
+            with pytest.raises(ServiceUnavailable):
+                hangs.result()
+
+
+def test_the_end_does_not_wait_for_a_silent_database_and_says_what_is_lost(
+    patient: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(statistics, "FLUSH_S", 0.01)
+    store = Statistics(patient, days=_LONG)
+    store.record(_SESSION, [Face()], _NOON)
+    assert len(store.read(_SESSION)) == 1
+    with _locked(patient, statement="SELECT 1 FROM session_minutes FOR UPDATE") as other:
+        store.record(_SESSION, [Face()], _NOON)
+        processes = _held_up(other)
+        monkeypatch.setattr(statistics, "_TURN_S", 0.1)
+        monkeypatch.setattr(statistics, "_CLOSE_S", 0.1)
+        with caplog.at_level(logging.ERROR):
+            store.close()
+        assert _held_up(other) == processes
+        assert "is lost" in caplog.records[-1].getMessage()
+        _end(other, processes)
+        store._thread.join()
+
+
+def test_a_statement_that_postgresql_does_not_finish_is_given_up_and_its_sums_wait(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics_database, "_STATEMENT_MS", 100)
+    with Statistics(postgresql, days=_LONG) as store:
+        store.delete(_SESSION)
+        with _locked(postgresql):
+            store.record(_SESSION, [Face()], _NOON)
+            with pytest.raises(ServiceUnavailable, match="does not answer"):
+                store.read(_SESSION)
+        assert store.read(_SESSION)[0].faces == 1
+
+
+def test_what_the_address_says_of_the_connection_counts(postgresql: str) -> None:
+    mark = "&" if "?" in postgresql else "?"
+    engine = statistics_database.open_engine(f"{postgresql}{mark}keepalives_idle=77")
+    with engine.connect() as connection:
+        set_up = connection.connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
+    engine.dispose()
+    assert (set_up["keepalives_idle"], set_up["tcp_user_timeout"]) == ("77", "3000")
+
+
 def _in_the_files(word: str, folder: Path) -> bool:
     return any(word.encode() in file.read_bytes() for file in folder.glob("statistics.db*"))
 
@@ -281,7 +373,7 @@ def test_nothing_that_was_deleted_stays_in_the_file_or_its_log(tmp_path: Path) -
 def test_what_was_deleted_while_somebody_read_the_file_leaves_its_log_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.scoring.statistics._CONNECT_S", 0.2)
+    monkeypatch.setattr("services.scoring.statistics_database._SQLITE_S", 0.2)
     file = tmp_path / "statistics.db"
     with Statistics(f"sqlite:///{file}", days=_LONG) as store:
         store.record(_SESSION, [Face(orientation="a-word-to-find")], _NOON)
