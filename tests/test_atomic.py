@@ -17,7 +17,7 @@ def write_half_a_folder(out: Path) -> None:
         raise RuntimeError("half way")
 
 
-def write_in_vain(out: Path, *, meanwhile: Path | None = None) -> None:
+def write_a_table(out: Path, *, meanwhile: Path | None = None) -> None:
     with atomic.new_folder(out, holds=("table",)) as work:
         (work / "table").touch()
         if meanwhile is not None:
@@ -37,6 +37,15 @@ def test_a_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
             (work / text).write_text(text)
     assert [path.name for path in out.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_dvc_wrote_for_git_stays_in_a_folder_that_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".gitignore").write_text("/table\n")
+    write_a_table(out)
+    assert (out / ".gitignore").read_text() == "/table\n"
+    assert (out / "table").exists()
 
 
 def test_a_link_goes_on_leading_to_the_folder_that_is_replaced(tmp_path: Path) -> None:
@@ -77,7 +86,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_stays(tmp_path: Path)
     (out / "holiday").mkdir(parents=True)
     (out / "table").touch()
     with pytest.raises(InputError, match=r"out: holds holiday, .*would be lost"):
-        write_in_vain(out)
+        write_a_table(out)
     assert sorted(path.name for path in out.iterdir()) == ["holiday", "table"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -86,7 +95,7 @@ def test_what_is_put_into_a_folder_while_its_successor_is_made_stays_too(tmp_pat
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(InputError, match="holds notes"):
-        write_in_vain(out, meanwhile=out / "notes")
+        write_a_table(out, meanwhile=out / "notes")
     assert [path.name for path in out.iterdir()] == ["notes"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -12,15 +12,19 @@ from pathlib import Path
 
 from maskfer.errors import InputError
 
+_KEPT = ".gitignore"
+"""DVC writes one beside each output that git does not ignore yet."""
+
 
 @contextmanager
 def new_folder(out: Path, *, holds: Collection[str]) -> Iterator[Path]:
     """Yield an empty folder beside `out` that takes its place when the block ends well.
 
     `holds` names all that the block puts into it: `InputError` where an `out` that is there holds anything
-    else. When the block raises, the new folder is gone and an `out` that was there before is untouched. Where
-    `out` is a link, the folder it leads to is replaced. A process that is killed between the two renames at
-    the end leaves no `out`, and beside it the earlier folder as `.NAME.XXXXXXXX.old`.
+    else but a `.gitignore`, which stays. When the block raises, the new folder is gone and an `out` that was
+    there before is untouched. Where `out` is a link, the folder it leads to is replaced. A process that is
+    killed between the two renames at the end leaves no `out`, and beside it the earlier folder as
+    `.NAME.XXXXXXXX.old`.
     """
     check_replaceable(out, holds=holds)
     out = out.resolve()
@@ -32,6 +36,8 @@ def new_folder(out: Path, *, holds: Collection[str]) -> Iterator[Path]:
         yield work
         # Again: the block may have taken hours.
         check_replaceable(out, holds=holds)
+        if (out / _KEPT).is_file():
+            shutil.copyfile(out / _KEPT, work / _KEPT)
         _take_place(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -42,14 +48,14 @@ def check_replaceable(
 ) -> None:
     """Raise `InputError` where a new folder with the entries `holds` may not take the place of `out`.
 
-    It may where `out` does not exist or has no entry but `holds`, and where none of `inputs` is `out` or lies
-    in it. `marker` is the entry without which the others could be anybody's.
+    It may where `out` does not exist or has no entry but `holds` and `.gitignore`, and where none of `inputs`
+    is `out` or lies in it. `marker` is the entry without which the others could be anybody's.
     """
     for source in inputs:
         if source.resolve().is_relative_to(out.resolve()):
             raise InputError(f"{out}: would take the place of the input {source}; name another folder")
     check_folder(out)
-    names = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+    names = sorted(entry.name for entry in out.iterdir() if entry.name != _KEPT) if out.exists() else []
     strangers = [name for name in names if name not in holds]
     if strangers:
         raise InputError(
