@@ -261,6 +261,13 @@ def test_the_region_biased_loss_asks_a_crop_to_lead_by_the_margin(
     assert region_biased_loss(alpha, margin=0.02).item() == pytest.approx(penalty, abs=1e-6)
 
 
+def test_ran_answers_where_no_region_seems_worth_a_look() -> None:
+    model = RANNet(classes=3, width=NARROW).eval()
+    nn.init.constant_(model.self_attention.bias, -200.0)
+
+    assert torch.isfinite(model(_faces(), _context()).answer).all()
+
+
 class _OneConvolution(ExpressionNet):
     def __init__(self) -> None:
         super().__init__()

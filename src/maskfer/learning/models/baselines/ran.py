@@ -37,22 +37,21 @@ class RANNet(ExpressionNet):
         self.normalise = Normalise()
         self.backbone = resnet18(width=width)
         channels = self.backbone.channels
-        self.self_attention = nn.Sequential(nn.Linear(channels, 1), nn.Sigmoid())
-        self.relation_attention = nn.Sequential(nn.Linear(2 * channels, 1), nn.Sigmoid())
+        self.self_attention = nn.Linear(channels, 1)
+        self.relation_attention = nn.Linear(2 * channels, 1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * channels, classes))
 
     def forward(self, faces: Float[Tensor, "b 1 s s"], context: FaceContext) -> ExpressionReading:
         pictures = regions(self.normalise(faces))
         maps = self.backbone(pictures.flatten(0, 1))
         features = maps.mean(dim=(2, 3)).unflatten(0, (-1, _REGIONS))
-        alpha = self.self_attention(features)
-        whole = _weighted_mean(features, alpha).unsqueeze(1).expand_as(features)
+        log_alpha = functional.logsigmoid(self.self_attention(features))
+        whole = _weighted_mean(features, log_alpha).unsqueeze(1).expand_as(features)
         related = torch.cat([features, whole], dim=2)
-        beta = self.relation_attention(related)
-        answer = self.classifier(_weighted_mean(related, alpha * beta))
-        return ExpressionReading(
-            answer, (Head(answer, 1.0),), region_biased_loss(alpha.squeeze(2), margin=self.margin)
-        )
+        log_beta = functional.logsigmoid(self.relation_attention(related))
+        answer = self.classifier(_weighted_mean(related, log_alpha + log_beta))
+        alpha = log_alpha.exp().squeeze(2)
+        return ExpressionReading(answer, (Head(answer, 1.0),), region_biased_loss(alpha, margin=self.margin))
 
 
 def regions(faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 6 1 s s"]:
@@ -79,6 +78,7 @@ def region_biased_loss(alpha: Float[Tensor, "b 6"], *, margin: float) -> Float[T
 
 
 def _weighted_mean(
-    features: Float[Tensor, "b 6 channels"], weights: Float[Tensor, "b 6 1"]
+    features: Float[Tensor, "b 6 channels"], log_weights: Float[Tensor, "b 6 1"]
 ) -> Float[Tensor, "b channels"]:
-    return (features * weights).sum(dim=1) / weights.sum(dim=1)
+    # As logarithms: six weights may all be so near 0 that their sum is 0.
+    return (features * log_weights.softmax(dim=1)).sum(dim=1)
