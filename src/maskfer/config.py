@@ -359,7 +359,7 @@ class Settings(BaseSettings):
     live_max_clients: int = Field(64, ge=1)
     """Live connections that one worker of the scoring service keeps at a time."""
     live_max_message_bytes: int = Field(2 * 2**20, ge=1024, le=16 * 2**20)
-    """Largest live message; over 16 MiB the server below answers by itself."""
+    """Largest live message."""
     live_max_faces: int = Field(16, ge=1, le=1024)
     """Most faces judged in one live frame."""
     live_max_pixels: int = Field(10_000_000, ge=1)
