@@ -91,6 +91,6 @@ def test_a_clip_holds_its_frames(tmp_path: Path, codec: Literal["mp4v", "vp09"],
 
 def test_an_occupied_folder_is_left_alone(raw: Path) -> None:
     before = sorted(raw.rglob("*"))
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="holds images"):
         list(write_synthetic_dataset(raw, people=1, per_person=3, seed=0))
     assert sorted(raw.rglob("*")) == before
