@@ -162,7 +162,11 @@ class _OnDrawnLandmarks(ExpressionNet):
 # The others' layers are all among these.
 @pytest.mark.parametrize("name", ["vgg19", "mobilenet", "deep_emotion", "gacnn", "ran", "oadn"])
 def test_the_exported_graph_answers_as_the_network(name: str) -> None:
-    model = MaskAwareNet(mask_classifier=_Reader(), expression=_OnDrawnLandmarks(_made(name)))  # type: ignore[arg-type]
+    network = _made(name)
+    if isinstance(network, RANNet):
+        # No region seems worth a look: the logarithms of its weights are far from 0.
+        nn.init.constant_(network.self_attention.bias, -200.0)
+    model = MaskAwareNet(mask_classifier=_Reader(), expression=_OnDrawnLandmarks(network))  # type: ignore[arg-type]
 
     graph = export.to_onnx(model, crop_size=96)
 
@@ -259,13 +263,6 @@ def test_the_region_biased_loss_asks_a_crop_to_lead_by_the_margin(
     alpha = torch.tensor([[full, 0.1, best_crop, 0.2, 0.1, 0.3]])
 
     assert region_biased_loss(alpha, margin=0.02).item() == pytest.approx(penalty, abs=1e-6)
-
-
-def test_ran_answers_where_no_region_seems_worth_a_look() -> None:
-    model = RANNet(classes=3, width=NARROW).eval()
-    nn.init.constant_(model.self_attention.bias, -200.0)
-
-    assert torch.isfinite(model(_faces(), _context()).answer).all()
 
 
 class _OneConvolution(ExpressionNet):

@@ -45,10 +45,10 @@ class RANNet(ExpressionNet):
         pictures = regions(self.normalise(faces))
         maps = self.backbone(pictures.flatten(0, 1))
         features = maps.mean(dim=(2, 3)).unflatten(0, (-1, _REGIONS))
-        log_alpha = functional.logsigmoid(self.self_attention(features))
+        log_alpha = _log_sigmoid(self.self_attention(features))
         whole = _weighted_mean(features, log_alpha).unsqueeze(1).expand_as(features)
         related = torch.cat([features, whole], dim=2)
-        log_beta = functional.logsigmoid(self.relation_attention(related))
+        log_beta = _log_sigmoid(self.relation_attention(related))
         answer = self.classifier(_weighted_mean(related, log_alpha + log_beta))
         alpha = log_alpha.exp().squeeze(2)
         return ExpressionReading(answer, (Head(answer, 1.0),), region_biased_loss(alpha, margin=self.margin))
@@ -75,6 +75,11 @@ def region_biased_loss(alpha: Float[Tensor, "b 6"], *, margin: float) -> Float[T
     """Return how far the best crop's alpha falls short of the full face's (column 0) plus `margin`."""
     lead = alpha[:, 1:].amax(dim=1) - alpha[:, 0]
     return functional.relu(margin - lead.float()).mean()
+
+
+def _log_sigmoid(logits: Float[Tensor, "b 6 1"]) -> Float[Tensor, "b 6 1"]:
+    # Written out: torch's own is exported as a sigmoid and its logarithm, which ends where the sigmoid is 0.
+    return (logits - logits.abs()) / 2 - torch.log1p(torch.exp(-logits.abs()))
 
 
 def _weighted_mean(
