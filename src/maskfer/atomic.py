@@ -23,8 +23,9 @@ def new_folder(out: Path, *, holds: Collection[str]) -> Iterator[Path]:
     `holds` names all that the block puts into it: `InputError` where an `out` that is there holds anything
     else but a `.gitignore`, which stays. When the block raises, the new folder is gone and an `out` that was
     there before is untouched. Where `out` is a link, the folder it leads to is replaced. A process that is
-    killed between the two renames at the end leaves no `out`, and beside it the earlier folder as
-    `.NAME.XXXXXXXX.old`.
+    killed between the two renames at the end leaves no `out`, and beside it the earlier folder, whole, under
+    a hidden name that ends in `.old`. It is not put back by itself: to the next process, another one that is
+    between its own two renames looks the same.
     """
     check_replaceable(out, holds=holds)
     out = out.resolve()

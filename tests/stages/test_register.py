@@ -117,12 +117,17 @@ def test_a_candidate_worse_in_one_orientation_is_refused(known_faces: KnownFaces
     assert judged["looks down accuracy"] == "passes"
 
 
-def test_a_better_candidate_replaces_the_champion(
-    known_faces: KnownFaces, submit: Retrain, settings: Settings
-) -> None:
+def _with_a_blind_champion(known_faces: KnownFaces, settings: Settings) -> Registry:
     registry = Registry(settings)
     blind = known_faces.release("blind", blind_when_masked=True)
     registry.promote(registry.register(blind), reason="trial", forced=True)
+    return registry
+
+
+def test_a_better_candidate_replaces_the_champion(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings
+) -> None:
+    registry = _with_a_blind_champion(known_faces, settings)
     report = submit(known_faces.release("good"))
     assert report.promoted
     assert report.decision.champion == 1
@@ -146,9 +151,8 @@ def test_the_champion_submitted_again_changes_nothing(
 def test_what_a_person_rolled_back_from_is_not_promoted_by_the_next_unchanged_run(
     known_faces: KnownFaces, submit: Retrain, settings: Settings
 ) -> None:
-    registry = Registry(settings)
-    blind, good = known_faces.release("blind", blind_when_masked=True), known_faces.release("good")
-    registry.promote(registry.register(blind), reason="trial", forced=True)
+    registry = _with_a_blind_champion(known_faces, settings)
+    good = known_faces.release("good")
     assert submit(good).promoted
     registry.rollback(reason="misses side faces")
     again = submit(good)
@@ -164,9 +168,8 @@ def test_what_a_person_rolled_back_from_is_not_promoted_by_the_next_unchanged_ru
 def test_a_release_that_was_rolled_back_from_and_deleted_is_not_promoted_under_another_number(
     known_faces: KnownFaces, submit: Retrain, settings: Settings
 ) -> None:
-    registry = Registry(settings)
-    blind, good = known_faces.release("blind", blind_when_masked=True), known_faces.release("good")
-    registry.promote(registry.register(blind), reason="trial", forced=True)
+    registry = _with_a_blind_champion(known_faces, settings)
+    good = known_faces.release("good")
     submit(good)
     connect(settings, create=False).delete_model_version(settings.model_name, "2")
     registry.rollback(reason="misses side faces")
@@ -181,8 +184,9 @@ def test_a_release_that_was_rolled_back_from_and_deleted_is_not_promoted_under_a
 def test_without_its_champion_a_model_does_not_start_anew(
     known_faces: KnownFaces, submit: Retrain, settings: Settings, gone: str
 ) -> None:
-    registry, client = Registry(settings), connect(settings, create=False)
+    registry = Registry(settings)
     submit(known_faces.release("good"))
+    client = connect(settings, create=False)
     if gone == "deleted":
         submit(known_faces.release("other-data", dataset_sha256="1" * 64))
         client.delete_model_version(settings.model_name, "2")

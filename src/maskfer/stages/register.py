@@ -71,7 +71,7 @@ def run(
         if (settled := _settled(version, champion, registry.history())) is not None:
             _write(settled, version, work)
             return RegisterReport(version, False, settled)
-        opponent = champion or registry.opponent()
+        opponent = registry.opponent()
         try:
             decision = _decide(
                 predictions, release, opponent, registry, faces, params=params, metrics=metrics, policy=policy
