@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from maskfer.cli import main
 from tests.cli.conftest import Maskfer
 
 
@@ -33,3 +35,22 @@ def test_misuse_is_one_line_and_leaves_nothing(
 
     assert said in maskfer("bench", "accuracy", "--work", work, *arguments, code=2)
     assert not work.exists()
+
+
+def test_trials_that_fail_are_named_each_and_the_command_says_so(
+    known_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Its faces are test people's: nothing to train on.
+    asked = ["--data", known_table.parent, "--work", tmp_path / "work", "--seeds", "1"]
+    systems = ["--systems", "no_heatmap,two_branch"]
+    monkeypatch.setattr(sys, "argv", ["maskfer", "bench", "accuracy", *map(str, asked), *systems])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("no_heatmap, seed 1 failed and is left out: ")
+    assert second.startswith("two_branch, seed 1 failed and is left out: ")
+    assert last.startswith("maskfer: error: 2 of 2 trials failed")
+    assert not (tmp_path / "work" / "table.md").exists()

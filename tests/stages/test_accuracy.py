@@ -162,6 +162,31 @@ def test_a_changed_parameter_is_trained_anew_and_a_failure_keeps_what_is_finishe
     assert [trial.result for trial in again] == [trial.result for trial in trials]
 
 
+def test_where_somebody_hears_of_failures_the_other_systems_go_on(
+    toy_faces: Path, work: Path, trials: list[accuracy.Trial], tmp_path: Path
+) -> None:
+    copied = shutil.copytree(work, tmp_path / "work")
+    diverging = replace(SYSTEMS[1], overrides={"expression": {"learning_rate": 1e30, "epochs": 2}})
+    heard: list[tuple[str, int, str]] = []
+
+    done = list(
+        accuracy.run(
+            toy_faces,
+            copied,
+            params=PARAMS,
+            systems=[diverging, SYSTEMS[0]],
+            seeds=[1],
+            real_masks=toy_faces,
+            on_failure=lambda system, seed, error: heard.append((system.name, seed, str(error))),
+        )
+    )
+
+    assert [trial.result for trial in done] == [trials[0].result]
+    [(name, seed, said)] = heard
+    assert (name, seed) == ("true_region", 1)
+    assert "expression" in said
+
+
 @pytest.mark.usefixtures("trials")
 def test_what_is_not_trained_yet_is_left_out_when_nothing_is_to_be_trained(
     toy_faces: Path, work: Path

@@ -10,6 +10,7 @@ import typer
 from maskfer.cli.bench import bench
 
 if TYPE_CHECKING:
+    from maskfer.errors import MaskferError
     from maskfer.learning.systems import System
     from maskfer.stages.accuracy import Trial
 
@@ -52,7 +53,7 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     """Train and judge systems with several seeds under one protocol; goes on where it stopped."""
     from maskfer.config import Params, Settings
     from maskfer.data.table import FILE_NAME
-    from maskfer.errors import InputError
+    from maskfer.errors import InputError, StageFailed
     from maskfer.learning import systems as known
     from maskfer.stages import accuracy as stage
 
@@ -68,6 +69,12 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     settings, made_with = Settings.load(), Params.load(params)
     folder, faces = work or settings.home / "accuracy", data / FILE_NAME
     trials: list[Trial] = []
+    failures: list[MaskferError] = []
+
+    def failed(system: System, seed: int, error: MaskferError) -> None:
+        failures.append(error)
+        typer.echo(f"{system.name}, seed {seed} failed and is left out: {error}", err=True)
+
     for trial in stage.run(
         faces,
         folder,
@@ -76,12 +83,18 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
         seeds=wanted,
         real_masks=None if real_masks is None else real_masks / FILE_NAME,
         train=not finished,
+        on_failure=failed,
     ):
         trials.append(trial)
-        typer.echo(_line(trial, done=len(trials), total=len(chosen) * len(wanted)))
+        typer.echo(_line(trial, done=len(trials) + len(failures), total=len(chosen) * len(wanted)))
         stage.log(trial, settings=settings)
         # After each one: a run that is stopped leaves the table of what is done.
         stage.write_table(trials, folder / "table.md", params=made_with, page=results)
+    if failures:
+        raise StageFailed(
+            f"{len(failures)} of {len(chosen) * len(wanted)} trials failed, as said above; the table has the "
+            f"other {len(trials)}, and the same command tries the failed ones again"
+        )
     if not trials:
         raise InputError(
             f"--finished: {folder} has none of these systems, trained with these params by this code; leave "

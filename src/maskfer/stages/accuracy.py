@@ -24,6 +24,7 @@ from filelock import FileLock
 from maskfer import atomic, provenance, release
 from maskfer.config import Params, Settings
 from maskfer.data.table import FacesTable, table_sha256
+from maskfer.errors import MaskferError
 from maskfer.evaluation import accuracy_table
 from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
@@ -80,10 +81,12 @@ def run(
     seeds: Sequence[int],
     real_masks: Path | None = None,
     train: bool = True,
+    on_failure: Callable[[System, int, MaskferError], None] | None = None,
 ) -> Iterator[Trial]:
     """Train and judge every system with every seed, seed by seed, yielding each when it is done.
 
-    With `train` off, what is not trained yet is left out.
+    With `train` off, what is not trained yet is left out. With `on_failure`, which gets the system, the seed
+    and the error, so is a trial whose training or judging fails, and the others go on; else it ends the run.
 
     `real_masks` is a faces table of photographs of real masks, on which the mask classifiers are judged.
     Raises `DatasetError` where one of the tables is none or has faces of another size, and `ParamsError`
@@ -91,31 +94,53 @@ def run(
     """
     for table in (faces, *(() if real_masks is None else (real_masks,))):
         FacesTable.read(table, columns=["face_id"]).require_crop_size(params.data.crop_size)
-    real_sha256 = None if real_masks is None else table_sha256(real_masks)
     wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
     # Now: a run takes hours, and what is committed meanwhile is not what runs.
     lineage, code = provenance.lineage(faces), provenance.code_sha256(__name__)
     for seed, system, made_with in wanted:
         shared = _Shared(faces, work / f"seed-{seed}", lineage)
-        made = _made(shared.folder / system.name, shared, made_with, train=train)
-        if made is None:
+        try:
+            trial = _trial(
+                system, seed, made_with, shared=shared, real_masks=real_masks, train=train, code=code
+            )
+        except MaskferError as error:
+            if on_failure is None:
+                raise
+            on_failure(system, seed, error)
             continue
-        how = made_with.evaluation.model_dump(mode="json")
-        key = shared.key(system.name, made.key, how, real_sha256, code=code)
-        verdict = _keyed(shared.folder / system.name, "judged", key)
-        judge = partial(_judge, made=made, shared=shared, params=made_with, real_masks=real_masks)
-        _once(verdict, key, judge)
-        yield Trial(
-            system,
-            seed,
-            made_with,
-            made.out if made.is_release else None,
-            verdict,
-            json.loads((verdict / RESULT).read_text(encoding="utf-8")),
-            key,
-            lineage,
-            made.fresh,
-        )
+        if trial is not None:
+            yield trial
+
+
+def _trial(
+    system: System,
+    seed: int,
+    params: Params,
+    *,
+    shared: _Shared,
+    real_masks: Path | None,
+    train: bool,
+    code: str,
+) -> Trial | None:
+    made = _made(shared.folder / system.name, shared, params, train=train)
+    if made is None:
+        return None
+    how = params.evaluation.model_dump(mode="json")
+    real_sha256 = None if real_masks is None else table_sha256(real_masks)
+    key = shared.key(system.name, made.key, how, real_sha256, code=code)
+    verdict = _keyed(shared.folder / system.name, "judged", key)
+    _once(verdict, key, partial(_judge, made=made, shared=shared, params=params, real_masks=real_masks))
+    return Trial(
+        system,
+        seed,
+        params,
+        made.out if made.is_release else None,
+        verdict,
+        json.loads((verdict / RESULT).read_text(encoding="utf-8")),
+        key,
+        shared.lineage,
+        made.fresh,
+    )
 
 
 @dataclass(frozen=True)
