@@ -53,7 +53,9 @@ def _make_tiny(out: Path) -> Release:
     from maskfer.learning.models.two_branch import TwoBranchNet
     from maskfer.release import Lineage
 
-    params = Params.model_validate({"mask_classifier": {"width": 8}, "expression": {"width": 8}})
+    params = Params.model_validate(
+        {"mask_classifier": {"width": 8}, "expression": {"width": 8, "aligned": False}}
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MaskAwareNet(

@@ -116,13 +116,13 @@ class InpaintingParams(_Frozen):
 
 
 class LandmarksParams(_Frozen):
-    """Approach 1 (§4.2): the deep regression network for 68 landmarks."""
+    """The deep regression network for 68 landmarks (§4.2): faces are aligned by them."""
 
-    epochs: int = Field(16, ge=1)
+    epochs: int = Field(8, ge=1)
     batch_size: int = Field(128, ge=2)
     """Faces per step."""
     learning_rate: float = Field(2e-3, gt=0)
-    width: int = Field(32, ge=8, multiple_of=8)
+    width: int = Field(16, ge=8, multiple_of=8)
     """Channels after the first layers; doubled twice on the way."""
 
 
@@ -146,6 +146,8 @@ class ExpressionParams(_Frozen):
     """What reweighs F in `two_branch`: H_m and H_u; H_u alone, in one branch; nothing, in one branch; or the
     drawn mask's true region in place of the heatmap, which shows what a perfect one would give and cannot be
     released."""
+    aligned: bool = True
+    """Whether faces are turned, moved and scaled by their landmarks before the expression is read."""
     spatial_transformer: bool = False
     """Whether each branch of `two_branch` starts with a spatial transformer of its own."""
     pretrained: Path | None = None
@@ -199,7 +201,7 @@ class ExpressionParams(_Frozen):
     @property
     def reads_landmarks(self) -> bool:
         """Whether the network needs the landmark network before it."""
-        return self.model in _READS_LANDMARKS
+        return self.aligned or self.model in _READS_LANDMARKS
 
     @property
     def inpaints(self) -> bool:

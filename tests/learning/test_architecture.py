@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from maskfer.config import Params
 from maskfer.errors import TrainingError
 from maskfer.learning import architecture
+from maskfer.learning.models.aligned import AlignedNet
 from maskfer.learning.models.attention import SpatialTransformer
 from maskfer.learning.models.backbones import VGG, ResNet, SmallResNet
 from maskfer.learning.models.baselines.acnn import ACNNNet
@@ -25,7 +26,7 @@ from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
 
 def _params(**expression: Any) -> Params:
-    return Params.model_validate({"expression": expression})
+    return Params.model_validate({"expression": {"aligned": False, **expression}})
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,14 @@ def test_the_params_narrow_what_is_published(expression: dict[str, Any]) -> None
         half = architecture.expression_classifier(_params(**expression, width_multiplier=0.5))
 
     assert half.backbone.channels == whole.backbone.channels / 2
+
+
+def test_by_default_the_network_reads_aligned_faces() -> None:
+    with torch.device("meta"):
+        network = architecture.expression_classifier(Params())
+
+    assert type(network) is AlignedNet
+    assert type(network.network) is TwoBranchNet
 
 
 @pytest.mark.parametrize(("backbone", "kind"), [("small", SmallResNet), ("resnet18", ResNet), ("vgg19", VGG)])

@@ -134,9 +134,10 @@ def test_a_release_with_a_landmark_network_reads_the_orientation_from_its_landma
     torch.testing.assert_close(answers.orientation, orientation_probabilities(landmarks, side=32))
 
 
+@pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("name", get_args(ExpressionModel))
-def test_what_a_network_needs_is_known_without_making_it(name: str) -> None:
-    params = Params.model_validate({"expression": {"model": name}})
+def test_what_a_network_needs_is_known_without_making_it(name: str, aligned: bool) -> None:
+    params = Params.model_validate({"expression": {"model": name, "aligned": aligned}})
 
     assert architecture.expression_classifier(params).needs_landmarks == params.expression.reads_landmarks
     assert params.expression.reads_landmarks or not params.expression.inpaints

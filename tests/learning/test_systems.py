@@ -24,6 +24,7 @@ def test_the_names_of_systems_are_unlike_and_all_can_be_made() -> None:
         {"attention": "none", "width": 48},
         {"backbone": "resnet18", "width_multiplier": 0.5},
         {"spatial_transformer": True, "masked_branch_weight": 0.2},
+        {"aligned": False},
     ],
 )
 def test_a_system_is_what_its_name_says_whatever_the_parameters_are(changed: dict[str, Any]) -> None:
@@ -35,6 +36,11 @@ def test_a_system_is_what_its_name_says_whatever_the_parameters_are(changed: dic
     ours = made["two_branch"]
     assert (ours.model, ours.backbone, ours.attention) == ("two_branch", "small", "heatmap")
     assert not ours.spatial_transformer
+    assert [name for name, one in made.items() if one.aligned] == [
+        "default",
+        "aligned_no_heatmap",
+        "narrow_gacnn_aligned",
+    ]
     assert made["vgg19"].width_multiplier == made["resnet18"].width_multiplier == 1
     assert ours.width == changed.get("width", 32)
     assert made["ran"].model == "ran"
@@ -49,13 +55,23 @@ def test_parameters_that_a_system_cannot_have_name_it() -> None:
         systems.SYSTEMS["deep_emotion"].params(base, seed=1)
 
 
+@pytest.mark.parametrize("name", ["landmark_split", "gacnn", "narrow_oadn", "narrow_gacnn_aligned"])
+def test_published_methods_have_a_wide_landmark_network(name: str) -> None:
+    assert systems.SYSTEMS[name].params(Params(), seed=1).landmarks.width == 32
+    assert systems.SYSTEMS["default"].params(Params(), seed=1).landmarks.width == 16
+
+
+def test_the_default_of_the_table_is_that_of_the_parameters() -> None:
+    assert systems.METHODS[0].params(Params(), seed=7) == Params()
+
+
 @pytest.mark.parametrize("system", systems.NARROW, ids=lambda system: system.name)
 def test_a_narrowed_method_takes_just_no_less_work_than_the_default(system: systems.System) -> None:
     params = system.params(Params(), seed=1)
     kept = round(params.expression.width_multiplier * 64)
     narrower = params.expression.model_copy(update={"width_multiplier": (kept - 1) / 64})
 
-    ours = _work(systems.SYSTEMS["two_branch"].params(Params(), seed=1))
+    ours = _work(systems.SYSTEMS["default"].params(Params(), seed=1))
     assert _work(params.model_copy(update={"expression": narrower})) < ours <= _work(params)
 
 

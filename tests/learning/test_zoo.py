@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskfer.learning import cost, export
+from maskfer.learning.models.aligned import AlignedNet
 from maskfer.learning.models.backbones import fold_norms, resnet18, vgg19
 from maskfer.learning.models.baselines.acnn import ACNNNet, PatchUnits, patches
 from maskfer.learning.models.baselines.deep_emotion import DeepEmotionNet
@@ -42,6 +43,8 @@ ZOO: dict[str, Callable[[], ExpressionNet]] = {
     "gacnn": lambda: ACNNNet(classes=3, whole_face=True, width=NARROW, dropout=0.0),
     "ran": lambda: RANNet(classes=3, width=NARROW, dropout=0.0),
     "oadn": lambda: OADNNet(classes=3, width=NARROW, dropout=0.0),
+    "aligned": lambda: AlignedNet(TwoBranchNet(classes=3, width=8, dropout=0.0)),
+    "aligned_gacnn": lambda: AlignedNet(ACNNNet(classes=3, whole_face=True, width=NARROW, dropout=0.0)),
 }
 
 
@@ -160,7 +163,7 @@ class _OnDrawnLandmarks(ExpressionNet):
 
 
 # The others' layers are all among these.
-@pytest.mark.parametrize("name", ["vgg19", "mobilenet", "deep_emotion", "gacnn", "ran", "oadn"])
+@pytest.mark.parametrize("name", ["vgg19", "mobilenet", "deep_emotion", "ran", "oadn", "aligned_gacnn"])
 def test_the_exported_graph_answers_as_the_network(name: str) -> None:
     network = _made(name)
     if isinstance(network, RANNet):

@@ -21,7 +21,7 @@ masking: {}
 mask_classifier: {epochs: 1, batch_size: 16, width: 8}
 heatmap: {epochs: 1, batch_size: 16, patch: 24, stride: 24}
 inpainting: {}
-landmarks: {}
+landmarks: {epochs: 1, batch_size: 16, width: 8}
 expression: {epochs: 1, batch_size: 16, width: 8}
 evaluation: {bootstrap_samples: 100}
 """

@@ -117,7 +117,6 @@ def test_approach_1_is_one_parameter_away_and_its_mask_steps_are_cached(
         (reproduced.root / "params.yaml")
         .read_text(encoding="utf-8")
         .replace("inpainting: {}", "inpainting: {epochs: 1, batch_size: 8, width: 4}")
-        .replace("landmarks: {}", "landmarks: {epochs: 1, batch_size: 16, width: 8}")
         .replace("expression: {", "expression: {model: landmark_split, "),
         encoding="utf-8",
     )

@@ -61,10 +61,11 @@ def test_the_steps_follow_each_other(compiled: tuple[Document, Document]) -> Non
 
 
 def test_without_landmarks_the_graph_has_only_what_approach_2_needs(tmp_path: Path) -> None:
-    spec, _ = compiled_with(Params(), tmp_path / "pipeline.yaml")
+    params = Params.model_validate({"expression": {"aligned": False}})
+    spec, _ = compiled_with(params, tmp_path / "pipeline.yaml")
     tasks = spec["root"]["dag"]["tasks"]
     names = ["train-mask-classifier", "compute-heatmaps", "train-expression", "evaluate", "register"]
-    assert [step.replace("_", "-") for step in steps_of(Params())] == names
+    assert [step.replace("_", "-") for step in steps_of(params)] == names
     assert steps_in(spec) == set(names)
     for before, after in pairwise(names):
         assert before in tasks[after]["dependentTasks"]
@@ -72,8 +73,7 @@ def test_without_landmarks_the_graph_has_only_what_approach_2_needs(tmp_path: Pa
 
 
 def test_landmarks_of_faces_as_they_are_need_no_inpainter(tmp_path: Path) -> None:
-    oadn = Params.model_validate({"expression": {"model": "oadn"}})
-    spec, _ = compiled_with(oadn, tmp_path / "pipeline.yaml")
+    spec, _ = compiled_with(Params(), tmp_path / "pipeline.yaml")
     tasks = spec["root"]["dag"]["tasks"]
     assert steps_in(spec) == {step.replace("_", "-") for step in STEPS} - {"train-inpainter"}
     assert "compute-heatmaps" in tasks["train-landmarks"]["dependentTasks"]

@@ -33,7 +33,13 @@ PARAMS = Params.model_validate(
         "heatmap": {"epochs": 2, "batch_size": 16, "patch": 24, "stride": 24},
         "inpainting": {"epochs": 2, "batch_size": 6, "width": 4},
         "landmarks": {"epochs": 2, "batch_size": 16, "width": 8},
-        "expression": {"model": "landmark_split", "epochs": 1, "batch_size": 16, "width": 8},
+        "expression": {
+            "model": "landmark_split",
+            "epochs": 1,
+            "batch_size": 16,
+            "width": 8,
+            "aligned": False,
+        },
         "evaluation": {"bootstrap_samples": 100},
     }
 )

@@ -25,7 +25,7 @@ PARAMS = Params.model_validate(
     {
         "mask_classifier": {"epochs": 14, "batch_size": 8, "width": 8, "learning_rate": 1e-2},
         "heatmap": {"epochs": 2, "batch_size": 16, "patch": 24, "stride": 12},
-        "expression": {"epochs": 2, "batch_size": 16, "width": 8},
+        "expression": {"epochs": 2, "batch_size": 16, "width": 8, "aligned": False},
     }
 )
 LINEAGE = Lineage(dataset_sha256="0" * 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from maskfer.config import ExpressionParams, Params
+from maskfer.learning.models.aligned import AlignedNet
 from maskfer.learning.models.backbones import Backbone, SmallResNet, load_pretrained, resnet18, vgg19
 from maskfer.learning.models.baselines.acnn import ACNNNet
 from maskfer.learning.models.baselines.deep_emotion import DeepEmotionNet
@@ -86,7 +87,7 @@ def expression_classifier(params: Params) -> ExpressionNet:
     if section.pretrained is not None:
         assert isinstance(network.backbone, Backbone)
         load_pretrained(network.backbone, section.pretrained)
-    return network
+    return AlignedNet(network) if section.aligned else network
 
 
 def _two_branch(section: ExpressionParams, *, classes: int) -> ExpressionNet:

@@ -5,7 +5,7 @@ Which each is, and from which paper, is in docs/training.md and in the files of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,12 +19,17 @@ _WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
         "model": "two_branch",
         "backbone": "small",
         "attention": "heatmap",
+        "aligned": False,
         "spatial_transformer": False,
         "width_multiplier": 1.0,
     },
     "mask_classifier": {"spatial_transformer": True},
 }
-"""What a row of the table is, whatever params.yaml says: the default, from which each system differs."""
+"""What a row of the table is, whatever params.yaml says: approach 2 as it was published, from which each
+system differs. The default is the one that is aligned."""
+_PUBLISHED_LANDMARKS: Final[Mapping[str, Any]] = {"width": 32}
+"""For the published methods that read landmarks, a network as wide as the features they are read beside. The
+default's own is half as wide, for its time a face."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class System:
         Raises `ParamsError` naming the system where the two do not go together.
         """
         tree = base.model_dump(mode="json") | {"seed": seed}
-        for section, pinned in _WHOLE.items():
-            tree[section] = {**tree[section], **pinned, **self.overrides.get(section, {})}
+        for changes in (_WHOLE, self.overrides):
+            for section, pinned in changes.items():
+                tree[section] = {**tree[section], **pinned}
         chosen = ExpressionParams.model_construct(**tree["expression"])
         tree["expression"] = {
             name: value for name, value in tree["expression"].items() if name not in chosen.ignored
@@ -58,33 +64,42 @@ def _expression(name: str, title: str, **changed: Any) -> System:
     return System(name, title, {"expression": changed})
 
 
+def _on_landmarks(name: str, title: str, **changed: Any) -> System:
+    return System(name, title, {"expression": changed, "landmarks": _PUBLISHED_LANDMARKS})
+
+
 _CHANNELS: Final = 64
 """Of the first layers of VGG and ResNet."""
 
 
-def _narrow(model: str, title: str, *, channels: int) -> System:
-    return _expression(
-        f"narrow_{model}",
-        f"{title}, {channels}/{_CHANNELS} of its channels",
+def _narrow(
+    model: str, title: str, *, channels: int, make: Callable[..., System] = _expression, **changed: Any
+) -> System:
+    return make(
+        f"narrow_{model}{'_aligned' if changed else ''}",
+        f"{title}, {channels}/{_CHANNELS} of its channels{', aligned' if changed else ''}",
         model=model,
         width_multiplier=channels / _CHANNELS,
+        **changed,
     )
 
 
 METHODS: Final = (
-    System("two_branch", "approach 2 (the default)"),
-    _expression("landmark_split", "approach 1", model="landmark_split"),
+    _expression("default", "the default: approach 2, aligned", aligned=True),
+    System("two_branch", "approach 2"),
+    _on_landmarks("landmark_split", "approach 1", model="landmark_split"),
     _expression("vgg19", "VGG19", model="vgg19"),
     _expression("mobilenet", "MobileNet", model="mobilenet"),
     _expression("deep_emotion", "Deep-Emotion", model="deep_emotion"),
-    _expression("pacnn", "pACNN", model="pacnn"),
-    _expression("gacnn", "gACNN", model="gacnn"),
+    _on_landmarks("pacnn", "pACNN", model="pacnn"),
+    _on_landmarks("gacnn", "gACNN", model="gacnn"),
     _expression("ran", "RAN", model="ran"),
-    _expression("oadn", "OADN", model="oadn"),
+    _on_landmarks("oadn", "OADN", model="oadn"),
 )
 VARIANTS: Final = (
     _expression("resnet18", "approach 2 on ResNet-18", backbone="resnet18"),
     _expression("vgg19_two_branch", "approach 2 on VGG19", backbone="vgg19"),
+    _expression("aligned_no_heatmap", "no heatmap, one branch, aligned", attention="none", aligned=True),
     _expression("no_heatmap", "no heatmap, one branch", attention="none"),
     _expression("only_unmasked", "H_u only, one branch", attention="unmasked"),
     _expression("true_region", "the true region instead of the heatmap", attention="region"),
@@ -101,10 +116,11 @@ VARIANTS: Final = (
 )
 NARROW: Final = (
     _narrow("vgg19", "VGG19", channels=8),
-    _narrow("pacnn", "pACNN", channels=9),
-    _narrow("gacnn", "gACNN", channels=8),
+    _narrow("pacnn", "pACNN", channels=9, make=_on_landmarks),
+    _narrow("gacnn", "gACNN", channels=8, make=_on_landmarks),
     _narrow("ran", "RAN", channels=10),
-    _narrow("oadn", "OADN", channels=13),
+    _narrow("oadn", "OADN", channels=13, make=_on_landmarks),
+    _narrow("gacnn", "gACNN", channels=8, make=_on_landmarks, aligned=True),
 )
 """The compared methods that take far more work than the default, as narrow as just takes no less than it.
 

@@ -134,16 +134,19 @@ def trainer(
 
 def _landmark_reader(landmarks: Path | None, *, params: Params) -> LandmarkReader | None:
     # A network that needs no landmarks is released without: what it does not need would cost time.
-    model = params.expression.model
-    if not params.expression.reads_landmarks:
+    section = params.expression
+    if not section.reads_landmarks:
         if landmarks is not None:
-            raise TrainingError(f"{landmarks}: expression.model {model!r} reads no landmarks; leave them out")
+            raise TrainingError(
+                f"{landmarks}: expression.model {section.model!r} reads no landmarks; leave them out"
+            )
         return None
     if landmarks is None:
+        reads = "expression.aligned" if section.aligned else f"expression.model {section.model!r}"
         raise TrainingError(
-            f"expression.model {model!r} needs landmarks and none were given; run stage train_landmarks "
-            "first, or compile the graph again with these params"
+            f"{reads} needs landmarks and none were given; run stage train_landmarks first, or compile the "
+            "graph again with these params"
         )
-    reader = architecture.landmark_reader(params, inpainting=params.expression.inpaints)
+    reader = architecture.landmark_reader(params, inpainting=section.inpaints)
     export.load_weights(reader, landmarks / LANDMARKS)
     return reader

@@ -153,7 +153,8 @@ class ExpressionTask:
             heatmaps = region_heatmaps(self.val.regions[rows].float(), cells=self.mask_classifier.grid)
             faces = self.val.batch(rows).contiguous(memory_format=torch.channels_last)
             with reduced_precision(self.device):
-                answers.append(model(faces, FaceContext(heatmaps)).answer.argmax(dim=1))
+                landmarks = None if self.landmarks is None else self.landmarks(faces, heatmaps)
+                answers.append(model(faces, FaceContext(heatmaps, landmarks)).answer.argmax(dim=1))
         return torch.cat(answers)
 
 
