@@ -228,7 +228,7 @@ def test_the_table_is_written_into_a_page_and_leaves_the_rest(
 
     text = page.read_text()
     assert text.startswith("# Results\n\nBefore.\n")
-    assert text.count("| approach 2 (the default) | 1 |") == 1
+    assert text.count("| approach 2 | 1 |") == 1
     assert (tmp_path / "table.md").read_text() in text
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
 

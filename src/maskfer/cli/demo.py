@@ -32,6 +32,7 @@ _PARAMS = """\
 seed: 7
 mask_classifier: {epochs: 10, batch_size: 32}
 heatmap: {epochs: 10, batch_size: 32}
+landmarks: {epochs: 16, batch_size: 32}
 expression: {epochs: 24, batch_size: 32}
 """
 _MARKER = ".maskfer-demo"
