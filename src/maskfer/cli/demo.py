@@ -32,8 +32,8 @@ _PARAMS = """\
 seed: 7
 mask_classifier: {epochs: 10, batch_size: 32}
 heatmap: {epochs: 10, batch_size: 32}
-landmarks: {epochs: 16, batch_size: 32}
-expression: {epochs: 24, batch_size: 32}
+landmarks: {epochs: 12, batch_size: 32}
+expression: {epochs: 16, batch_size: 32}
 """
 _MARKER = ".maskfer-demo"
 _HOLDS = (_MARKER, "params.yaml", "raw", "dataset", "home", "service.log", "clip.mp4", "scores")
