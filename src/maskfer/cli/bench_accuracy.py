@@ -58,8 +58,9 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     from maskfer.stages import accuracy as stage
 
     if list_:
+        width = max(map(len, known.SYSTEMS)) + 2
         for system in known.SYSTEMS.values():
-            typer.echo(f"{system.name:<20}{system.title}")
+            typer.echo(f"{system.name:<{width}}{system.title}")
         return
     if data is None:
         raise InputError(
