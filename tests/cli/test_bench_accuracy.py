@@ -42,8 +42,8 @@ def test_trials_that_fail_are_named_each_and_the_command_says_so(
 ) -> None:
     # Its faces are test people's: nothing to train on.
     asked = ["--data", known_table.parent, "--work", tmp_path / "work", "--seeds", "1"]
-    systems = ["--systems", "no_heatmap,two_branch"]
-    monkeypatch.setattr(sys, "argv", ["maskfer", "bench", "accuracy", *map(str, asked), *systems])
+    chosen = ["--systems", "no_heatmap,two_branch"]
+    monkeypatch.setattr(sys, "argv", ["maskfer", "bench", "accuracy", *map(str, asked), *chosen])
 
     with pytest.raises(SystemExit) as ended:
         main()

@@ -5,7 +5,7 @@ Which each is, and from which paper, is in docs/training.md and in the files of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,40 +61,36 @@ class System:
 
 
 def _expression(name: str, title: str, **changed: Any) -> System:
-    return System(name, title, {"expression": changed})
-
-
-def _on_landmarks(name: str, title: str, **changed: Any) -> System:
-    return System(name, title, {"expression": changed, "landmarks": _PUBLISHED_LANDMARKS})
+    published = ExpressionParams.model_construct(**{**_WHOLE["expression"], **changed, "aligned": False})
+    landmarks = {"landmarks": _PUBLISHED_LANDMARKS} if published.reads_landmarks else {}
+    return System(name, title, {"expression": changed, **landmarks})
 
 
 _CHANNELS: Final = 64
 """Of the first layers of VGG and ResNet."""
 
 
-def _narrow(
-    model: str, title: str, *, channels: int, make: Callable[..., System] = _expression, **changed: Any
-) -> System:
-    return make(
-        f"narrow_{model}{'_aligned' if changed else ''}",
-        f"{title}, {channels}/{_CHANNELS} of its channels{', aligned' if changed else ''}",
+def _narrow(model: str, title: str, *, channels: int, aligned: bool = False) -> System:
+    return _expression(
+        f"narrow_{model}{'_aligned' if aligned else ''}",
+        f"{title}, {channels}/{_CHANNELS} of its channels{', aligned' if aligned else ''}",
         model=model,
         width_multiplier=channels / _CHANNELS,
-        **changed,
+        aligned=aligned,
     )
 
 
 METHODS: Final = (
     _expression("default", "the default: approach 2, aligned", aligned=True),
     System("two_branch", "approach 2"),
-    _on_landmarks("landmark_split", "approach 1", model="landmark_split"),
+    _expression("landmark_split", "approach 1", model="landmark_split"),
     _expression("vgg19", "VGG19", model="vgg19"),
     _expression("mobilenet", "MobileNet", model="mobilenet"),
     _expression("deep_emotion", "Deep-Emotion", model="deep_emotion"),
-    _on_landmarks("pacnn", "pACNN", model="pacnn"),
-    _on_landmarks("gacnn", "gACNN", model="gacnn"),
+    _expression("pacnn", "pACNN", model="pacnn"),
+    _expression("gacnn", "gACNN", model="gacnn"),
     _expression("ran", "RAN", model="ran"),
-    _on_landmarks("oadn", "OADN", model="oadn"),
+    _expression("oadn", "OADN", model="oadn"),
 )
 VARIANTS: Final = (
     _expression("resnet18", "approach 2 on ResNet-18", backbone="resnet18"),
@@ -116,11 +112,11 @@ VARIANTS: Final = (
 )
 NARROW: Final = (
     _narrow("vgg19", "VGG19", channels=8),
-    _narrow("pacnn", "pACNN", channels=9, make=_on_landmarks),
-    _narrow("gacnn", "gACNN", channels=8, make=_on_landmarks),
+    _narrow("pacnn", "pACNN", channels=9),
+    _narrow("gacnn", "gACNN", channels=8),
     _narrow("ran", "RAN", channels=10),
-    _narrow("oadn", "OADN", channels=13, make=_on_landmarks),
-    _narrow("gacnn", "gACNN", channels=8, make=_on_landmarks, aligned=True),
+    _narrow("oadn", "OADN", channels=13),
+    _narrow("gacnn", "gACNN", channels=8, aligned=True),
 )
 """The compared methods that take far more work than the default, as narrow as just takes no less than it.
 
