@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from maskfer.faces.shape import five_of
 from maskfer.learning.augment import Jitter, random_warps, warp, warp_landmarks
 from maskfer.learning.models.aligned import AlignedNet, five_points, similarity
 from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext
@@ -99,9 +101,10 @@ def test_points_that_are_no_face_turn_nothing() -> None:
     assert theta[0, 0, 1] == theta[0, 1, 0] == 0
 
 
-def test_the_five_points_are_eyes_nose_and_mouth() -> None:
-    landmarks = torch.arange(136.0).reshape(1, 68, 2)
+def test_the_five_points_are_those_that_the_dataset_is_built_by() -> None:
+    landmarks = torch.rand((3, 68, 2), generator=_generator())
 
     points = five_points(landmarks)
 
-    assert points[0, :, 0].tolist() == [2 * 38.5, 2 * 44.5, 60.0, 96.0, 108.0]
+    for face, found in zip(landmarks, points, strict=True):
+        np.testing.assert_allclose(found.numpy(), five_of(face.numpy()), atol=1e-6)

@@ -54,7 +54,7 @@ class AlignedNet(ExpressionNet):
 
 
 def five_points(landmarks: Float[Tensor, "b 68 2"]) -> Float[Tensor, "b 5 2"]:
-    """Return the middles of both eyes, the tip of the nose and the corners of the mouth."""
+    """Return eyes, tip of the nose and corners of the mouth: `faces.shape.five_of`, on a batch."""
     eyes = [landmarks[:, 36:42].mean(dim=1), landmarks[:, 42:48].mean(dim=1)]
     return torch.stack([*eyes, landmarks[:, _TIP], *(landmarks[:, corner] for corner in _CORNERS)], dim=1)
 
