@@ -152,8 +152,8 @@ class ExpressionParams(_Frozen):
     """Whether each branch of `two_branch` starts with a spatial transformer of its own."""
     pretrained: Path | None = None
     """Weights that the backbone starts from, a state dict as torchvision publishes it."""
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(64, ge=4)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(128, ge=4)
     """Faces per step; a face and its masked twin count as two."""
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)

@@ -84,10 +84,10 @@ def expression_classifier(params: Params) -> ExpressionNet:
                 network = RANNet(classes=classes, **published)
             case "oadn":
                 network = OADNNet(classes=classes, **published)
-    if section.pretrained is not None:
-        assert isinstance(network.backbone, Backbone)
-        load_pretrained(network.backbone, section.pretrained)
-    return AlignedNet(network) if section.aligned else network
+        if section.pretrained is not None:
+            assert isinstance(network.backbone, Backbone)
+            load_pretrained(network.backbone, section.pretrained)
+        return AlignedNet(network, classes=classes, dropout=section.dropout) if section.aligned else network
 
 
 def _two_branch(section: ExpressionParams, *, classes: int) -> ExpressionNet:

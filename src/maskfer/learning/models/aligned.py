@@ -3,6 +3,8 @@
 A crop follows the detector's box, which wanders and does not turn with the head; a mask then leaves a network
 little by which it could tell a raised brow from a tilted face. Here landmarks say how the face lies, and the
 similarity that takes five points nearest to their usual places is applied before the expression is read.
+The aligned landmarks are read as well, by two small layers: they say how brows and eyes lie, and where the
+landmark network believes lips to be under a mask.
 
 Source: face recognition aligns by a similarity of these five points (Liu et al., 2017, SphereFace, §4.1). The
 one with the least squares is Umeyama's (1991), in the plane a quotient of complex numbers.
@@ -14,43 +16,85 @@ from typing import ClassVar, Final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from maskfer.learning.augment import Warps, warp_landmarks
+from maskfer.learning.augment import DEFAULT_JITTER, Jitter, Warps, random_warps, warp_landmarks
 from maskfer.learning.models.attention import affine_grid
-from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext
+from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext, Head
 
 _PLACES: Final = ((0.323, 0.385), (0.677, 0.385), (0.5, 0.58), (0.343, 0.771), (0.657, 0.771))
 """Eyes, tip of the nose and corners of the mouth in sides of the crop: their means over the training faces of
 `lfw-expressions`, made symmetric."""
+_SPREAD: Final = 1.15
+"""Aligned, they are so many times as far from their middle: less of what is around a face is shown."""
+_AGAIN: Final = 0.35
+_MOVEMENT: Final = Jitter(
+    shift=_AGAIN * DEFAULT_JITTER.shift,
+    scale=_AGAIN * DEFAULT_JITTER.scale,
+    rotation_deg=_AGAIN * DEFAULT_JITTER.rotation_deg,
+    mirror=0.0,
+)
+"""How far aligned faces are moved anew while training: what had moved them before is aligned away."""
 _TIP, _CORNERS = 30, (48, 54)
+_COORDINATES: Final = 2 * 68
 _SMALLEST: Final = 0.2
 """Of a face's size to the usual one: below it the landmarks are no face, and nothing is turned."""
 
 
 class AlignedNet(ExpressionNet):
-    """`network` with faces, heatmaps and landmarks brought to a common place; answers as it does."""
+    """`network` on faces, heatmaps and landmarks brought to a common place, and a look at the landmarks.
+
+    What the landmarks say is added to the logits of the answer; other heads judge what `network` alone sees.
+    """
 
     needs_landmarks: ClassVar[bool] = True
 
-    def __init__(self, network: ExpressionNet) -> None:
+    def __init__(self, network: ExpressionNet, *, classes: int, dropout: float = 0.2) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("places", torch.tensor(_PLACES), persistent=False)
+        self.shape = LandmarkShape(classes=classes, dropout=dropout)
+        places = torch.tensor(_PLACES)
+        middle = places.mean(dim=0)
+        self.register_buffer("places", middle + _SPREAD * (places - middle), persistent=False)
         self.places: Tensor
 
     def forward(self, faces: Float[Tensor, "b 1 s s"], context: FaceContext) -> ExpressionReading:
         assert context.landmarks is not None
         theta = similarity(five_points(context.landmarks.float()), self.places)
+        if self.training:
+            theta = _after(theta, random_warps(len(theta), jitter=_MOVEMENT, generator=_dice(theta)).theta)
         # Not `len(theta)`, which the exporter takes for a number that never changes.
         still = torch.zeros(theta.shape[0], dtype=torch.bool, device=theta.device)
-        aligned = FaceContext(
-            _moved(context.heatmap.unsqueeze(1), theta).squeeze(1),
-            warp_landmarks(context.landmarks.float(), Warps(theta, still)),
-        )
+        landmarks = warp_landmarks(context.landmarks.float(), Warps(theta, still))
+        aligned = FaceContext(_moved(context.heatmap.unsqueeze(1), theta).squeeze(1), landmarks)
         reading: ExpressionReading = self.network(_moved(faces, theta), aligned)
-        return reading
+        answer = reading.answer + self.shape(landmarks)
+        heads = [head for head in reading.heads if head.logits is not reading.answer]
+        # An answer that was only made from heads has none, and nothing would train what the landmarks say.
+        weight = sum(head.weight for head in reading.heads if head.logits is reading.answer) or 1.0
+        return ExpressionReading(answer, (Head(answer, weight), *heads), reading.penalty)
+
+
+class LandmarkShape(nn.Module):
+    """Aligned landmarks to class logits, by two fully connected layers."""
+
+    def __init__(self, *, classes: int, dropout: float, hidden: int = 64) -> None:
+        super().__init__()
+        # Normalised one by one: of aligned faces some coordinates hardly differ, and a little says much.
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(_COORDINATES),
+            nn.Flatten(),
+            nn.Linear(_COORDINATES, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, landmarks: Float[Tensor, "b 68 2"]) -> Float[Tensor, "b classes"]:
+        # A landmark far outside the crop is a mistake.
+        logits: Tensor = self.layers(landmarks.clamp(-1, 2).reshape(-1, _COORDINATES, 1, 1))
+        return logits
 
 
 def five_points(landmarks: Float[Tensor, "b 68 2"]) -> Float[Tensor, "b 5 2"]:
@@ -76,6 +120,20 @@ def similarity(points: Float[Tensor, "b n 2"], places: Float[Tensor, "n 2"]) -> 
     across = middle[:, 0] - (cos * centre[0] - sin * centre[1])
     down = middle[:, 1] - (sin * centre[0] + cos * centre[1])
     return torch.stack([torch.stack([cos, -sin, across], dim=1), torch.stack([sin, cos, down], dim=1)], dim=1)
+
+
+def _after(theta: Float[Tensor, "b 2 3"], first: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b 2 3"]:
+    """Return the map that does `first` and then `theta`."""
+    # Not a product of matrices, which autocast would make in bfloat16.
+    linear = (theta[:, :, :2].unsqueeze(3) * first.unsqueeze(1)).sum(dim=2)
+    return linear + functional.pad(theta[:, :, 2:], (2, 0))
+
+
+def _dice(beside: Tensor) -> Generator:
+    # The global generator, which dropout knows as well: whoever trains forks and seeds it.
+    if beside.is_cuda:
+        return torch.cuda.default_generators[beside.device.index]
+    return torch.default_generator
 
 
 def _moved(maps: Float[Tensor, "b c h h"], theta: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b c h h"]:
