@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import queue
 import shutil
 import threading
 from dataclasses import replace
@@ -58,6 +60,17 @@ def test_what_ships_is_timed_and_judged_on_real_masks(trials: list[accuracy.Tria
     assert released.release is not None
     assert (released.release / "model.onnx").is_file()
     assert unreleased.release is None
+
+
+def test_a_face_takes_as_long_with_every_seed(
+    toy_faces: Path, trials: list[accuracy.Trial], work: Path
+) -> None:
+    [timed] = (path for path in (work / "timed").iterdir() if path.is_dir())
+
+    assert json.loads((timed / accuracy.RESULT).read_text()) == {"ms_a_face": trials[0].result["ms_a_face"]}
+    shared = accuracy._Shared(toy_faces, work / "seed-2", trials[0].lineage)
+    other_seed = trials[0].params.model_copy(update={"seed": 2})
+    assert accuracy._ms_a_face(shared, other_seed) == trials[0].result["ms_a_face"]
 
 
 def test_a_second_run_trains_nothing_and_says_so(
@@ -125,6 +138,26 @@ def test_what_another_process_is_making_is_waited_for_and_not_made_twice(
     thread.join()
 
     assert [trial.trained for trial in done] == [False]
+
+
+@pytest.mark.usefixtures("trials")
+def test_while_another_process_has_a_trial_the_others_are_done_first(toy_faces: Path, work: Path) -> None:
+    done: queue.Queue[str] = queue.Queue()
+
+    def read_back() -> None:
+        for trial in accuracy.run(
+            toy_faces, work, params=PARAMS, systems=SYSTEMS, seeds=[1], real_masks=toy_faces
+        ):
+            done.put(trial.system.name)
+
+    thread = threading.Thread(target=read_back)
+    with FileLock(work / "seed-1" / "two_branch.lock"):
+        thread.start()
+        assert done.get(timeout=60) == "true_region"
+        thread.join(timeout=1)
+        assert done.empty()
+    assert done.get(timeout=60) == "two_branch"
+    thread.join()
 
 
 @pytest.mark.usefixtures("trials")
@@ -224,13 +257,26 @@ def test_the_table_is_written_into_a_page_and_leaves_the_rest(
     page.write_text("# Results\n\nBefore.\n")
 
     for _ in range(2):
-        accuracy.write_table(trials, tmp_path / "table.md", params=PARAMS, page=page)
+        accuracy.write_table(trials, tmp_path / "table.md", params=PARAMS, systems=SYSTEMS, page=page)
 
     text = page.read_text()
     assert text.startswith("# Results\n\nBefore.\n")
     assert text.count("| approach 2 | 1 |") == 1
     assert (tmp_path / "table.md").read_text() in text
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_are_in_the_order_asked_for_whatever_was_done_first(
+    trials: list[accuracy.Trial], tmp_path: Path
+) -> None:
+    known = [*SYSTEMS, systems.SYSTEMS["equal_losses"]]
+
+    accuracy.write_table(trials[::-1], tmp_path / "table.md", params=PARAMS, systems=known)
+
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    [first, second] = [line for line in lines if " | 1 | " in line]
+    assert first.startswith("| approach 2 |")
+    assert second.startswith("| the true region")
 
 
 def test_a_table_of_another_size_is_refused_before_anything_is_trained(

@@ -90,7 +90,7 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
         typer.echo(_line(trial, done=len(trials) + len(failures), total=len(chosen) * len(wanted)))
         stage.log(trial, settings=settings)
         # After each one: a run that is stopped leaves the table of what is done.
-        stage.write_table(trials, folder / "table.md", params=made_with, page=results)
+        stage.write_table(trials, folder / "table.md", params=made_with, systems=chosen, page=results)
     if failures:
         raise StageFailed(
             f"{len(failures)} of {len(chosen) * len(wanted)} trials failed, as said above; the table has the "

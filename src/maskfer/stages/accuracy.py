@@ -14,13 +14,14 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from maskfer import atomic, provenance, release
 from maskfer.config import Params, Settings
@@ -87,6 +88,7 @@ def run(
 ) -> Iterator[Trial]:
     """Train and judge every system with every seed, seed by seed, yielding each when it is done.
 
+    Several processes may run the same on one `work`: each trial is made by one of them, and yielded by all.
     With `train` off, what is not trained yet is left out. With `on_failure`, which gets the system, the seed
     and the error, so is a trial whose training or judging fails, and the others go on; else it ends the run.
 
@@ -99,19 +101,43 @@ def run(
     wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
     # Now: a run takes hours, and what is committed meanwhile is not what runs.
     lineage, code = provenance.lineage(faces), provenance.code_sha256(__name__)
-    for seed, system, made_with in wanted:
-        shared = _Shared(faces, work / f"seed-{seed}", lineage)
-        try:
-            trial = _trial(
-                system, seed, made_with, shared=shared, real_masks=real_masks, train=train, code=code
-            )
-        except MaskferError as error:
-            if on_failure is None:
-                raise
-            on_failure(system, seed, error)
-            continue
-        if trial is not None:
-            yield trial
+    # Of several processes each takes what nobody works on, and in the end reads back what the others did.
+    busy: list[tuple[int, System, Params]] = []
+    for patient, trials in ((False, wanted), (True, busy)):
+        for seed, system, made_with in trials:
+            shared = _Shared(faces, work / f"seed-{seed}", lineage)
+            try:
+                taken = _taken(shared.folder / system.name, patient=patient) if train else nullcontext(True)
+                with taken as mine:
+                    if not mine:
+                        busy.append((seed, system, made_with))
+                        continue
+                    trial = _trial(
+                        system, seed, made_with, shared=shared, real_masks=real_masks, train=train, code=code
+                    )
+            except MaskferError as error:
+                if on_failure is None:
+                    raise
+                on_failure(system, seed, error)
+                continue
+            if trial is not None:
+                yield trial
+
+
+@contextmanager
+def _taken(folder: Path, *, patient: bool) -> Iterator[bool]:
+    """Keep other processes from a system's seed; where one has it wait if `patient`, else yield False."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=patient)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _trial(
@@ -388,23 +414,34 @@ def _time(out: Path, *, faces: Path, params: Params, lineage: Lineage) -> None:
 
 def log(trial: Trial, *, settings: Settings) -> None:
     """Log a trial to MLflow, in an experiment of its own; one that was logged before is not logged again."""
-    Registry(settings).log_trial(
-        name=f"{trial.system.name}-seed-{trial.seed}",
-        key=trial.key,
-        params=trial.params.model_dump(mode="json"),
-        figures=trial.result,
-        lineage=trial.lineage,
-    )
+    # Not by two processes at a time: each would find that the other has not.
+    with FileLock(trial.judged.with_name(f"{trial.judged.name}.lock")):
+        Registry(settings).log_trial(
+            name=f"{trial.system.name}-seed-{trial.seed}",
+            key=trial.key,
+            params=trial.params.model_dump(mode="json"),
+            figures=trial.result,
+            lineage=trial.lineage,
+        )
 
 
-def write_table(trials: Sequence[Trial], out: Path, *, params: Params, page: Path | None = None) -> None:
-    """Write the table of these trials to `out`, its picture beside it, and the table into `page` if given."""
-    by_system: dict[str, list[Trial]] = {}
-    for trial in trials:
-        by_system.setdefault(trial.system.name, []).append(trial)
+def write_table(
+    trials: Sequence[Trial],
+    out: Path,
+    *,
+    params: Params,
+    systems: Sequence[System],
+    page: Path | None = None,
+) -> None:
+    """Write the table of these trials to `out`, its picture beside it, and the table into `page` if given.
+
+    Its rows are in the order of `systems`; those of which there is no trial are left out.
+    """
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.seed):
+        results.setdefault(trial.system.name, {})[trial.seed] = trial.result
     rows = [
-        accuracy_table.Row(of_one[0].system.title, {trial.seed: trial.result for trial in of_one})
-        for of_one in by_system.values()
+        accuracy_table.Row(system.title, results[system.name]) for system in systems if system.name in results
     ]
     machines = {trial.result["trained_on"] for trial in trials}
     text = (
