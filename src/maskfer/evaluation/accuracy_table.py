@@ -83,9 +83,9 @@ def markdown(rows: Sequence[Row], *, orientations: Sequence[str], classes: Seque
                 row.behind(rows[0], "masked", "macro_f1"),
                 row.cell("unmasked", "accuracy"),
                 row.cell("unmasked", "macro_f1"),
-                _millions(row, "parameters"),
-                _millions(row, "multiply_adds"),
-                row.cell("ms_a_face", digits=2),
+                _of_all_seeds(row, "parameters", unit=1e6),
+                _of_all_seeds(row, "multiply_adds", unit=1e6),
+                _of_all_seeds(row, "ms_a_face", digits=2),
                 row.cell("heatmap_iou"),
                 row.cell("real_mask_accuracy"),
             ]
@@ -144,9 +144,9 @@ def _summary(values: Sequence[float], *, digits: int, sign: str = "") -> str:
     return f"{mean(values):{sign}.{digits}f}{spread}"
 
 
-def _millions(row: Row, name: str) -> str:
+def _of_all_seeds(row: Row, name: str, *, unit: float = 1.0, digits: int = 1) -> str:
     # The same for every seed.
-    return next((f"{value / 1e6:.1f}" for value in row.values(name)), "-")
+    return next((f"{value / unit:.{digits}f}" for value in row.values(name)), "-")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
