@@ -90,7 +90,7 @@ def fold_norms(network: Network) -> Network:
     """Return a copy for inference whose batch normalisations are part of the convolutions before them.
 
     In all our networks, as in torchvision's, the one that a module registers right after a convolution is the
-    one that follows it.
+    one that follows it. One that follows no convolution stays.
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
