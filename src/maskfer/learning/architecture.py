@@ -17,6 +17,7 @@ from maskfer.learning.models.expression import ExpressionNet
 from maskfer.learning.models.inpainting import InpaintingGan
 from maskfer.learning.models.landmark_net import LandmarkNet, LandmarkReader
 from maskfer.learning.models.landmark_split import LandmarkSplitNet
+from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
@@ -88,6 +89,17 @@ def expression_classifier(params: Params) -> ExpressionNet:
             assert isinstance(network.backbone, Backbone)
             load_pretrained(network.backbone, section.pretrained)
         return AlignedNet(network, classes=classes, dropout=section.dropout) if section.aligned else network
+
+
+def whole(params: Params) -> MaskAwareNet:
+    """Return all networks of a release as the one that ships; raises as `expression_classifier` does."""
+    section = params.expression
+    reads = section.reads_landmarks
+    return MaskAwareNet(
+        mask_classifier=mask_classifier(params),
+        expression=expression_classifier(params),
+        landmarks=landmark_reader(params, inpainting=section.inpaints) if reads else None,
+    )
 
 
 def _two_branch(section: ExpressionParams, *, classes: int) -> ExpressionNet:

@@ -190,14 +190,7 @@ def restore(shipped: release.Release) -> MaskAwareNet:
 
     Raises `ReleaseError` or `TrainingError` where they are not of this version.
     """
-    params = params_of(shipped)
-    section = params.expression
-    reads = section.reads_landmarks
-    model = MaskAwareNet(
-        mask_classifier=architecture.mask_classifier(params),
-        expression=architecture.expression_classifier(params),
-        landmarks=architecture.landmark_reader(params, inpainting=section.inpaints) if reads else None,
-    )
+    model = architecture.whole(params_of(shipped))
     load_weights(model, shipped.weights)
     return model.eval()
 

@@ -12,16 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from maskfer import atomic, provenance, release
 from maskfer.config import Params, Settings
@@ -35,14 +34,14 @@ from maskfer.labels import ORIENTATIONS
 from maskfer.learning import architecture, cost, export
 from maskfer.learning.checkpoint import path_of
 from maskfer.learning.faces import load
-from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.systems import System
-from maskfer.learning.training import judged, machine
+from maskfer.learning.training import judged
 from maskfer.registry import Registry
 from maskfer.release import Lineage, Release
 from maskfer.stages import (
     compute_heatmaps,
     evaluate,
+    kept,
     train_expression,
     train_inpainter,
     train_landmarks,
@@ -52,7 +51,6 @@ from maskfer.stages import (
 RESULT: Final = "result.json"
 _EVALUATION: Final = "evaluation"
 _TIMED_FACES: Final = 256
-_TIMED_ROUNDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,9 @@ def run(
         for seed, system, made_with in trials:
             shared = _Shared(faces, work / f"seed-{seed}", lineage)
             try:
-                taken = _taken(shared.folder / system.name, patient=patient) if train else nullcontext(True)
+                taken = (
+                    kept.taken(shared.folder / system.name, patient=patient) if train else nullcontext(True)
+                )
                 with taken as mine:
                     if not mine:
                         busy.append((seed, system, made_with))
@@ -122,22 +122,6 @@ def run(
                 continue
             if trial is not None:
                 yield trial
-
-
-@contextmanager
-def _taken(folder: Path, *, patient: bool) -> Iterator[bool]:
-    """Keep other processes from a system's seed; where one has it wait if `patient`, else yield False."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(blocking=patient)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _trial(
@@ -156,8 +140,8 @@ def _trial(
     how = params.evaluation.model_dump(mode="json")
     real_sha256 = None if real_masks is None else table_sha256(real_masks)
     key = shared.key(system.name, made.key, how, real_sha256, code=code)
-    verdict = _keyed(shared.folder / system.name, "judged", key)
-    _once(verdict, key, partial(_judge, made=made, shared=shared, params=params, real_masks=real_masks))
+    verdict = kept.keyed(shared.folder / system.name, "judged", key)
+    kept.once(verdict, key, partial(_judge, made=made, shared=shared, params=params, real_masks=real_masks))
     found = json.loads((verdict / RESULT).read_text(encoding="utf-8"))
     return Trial(
         system,
@@ -226,41 +210,9 @@ class _Shared:
         read = {"seed", "classes", "data", *sections}
         content = params.model_dump(mode="json", include=read)
         key = self.key(name, content, code=provenance.training_code_sha256())
-        out = _keyed(self.folder / "shared", name, key)
-        _once(out, key, partial(stage, params=params))
+        out = kept.keyed(self.folder / "shared", name, key)
+        kept.once(out, key, partial(stage, params=params))
         return out
-
-
-def _keyed(folder: Path, name: str, key: str) -> Path:
-    # A name of its own for each key: what another key's run made is not replaced.
-    return folder / f"{name}-{key[:8]}"
-
-
-def _once(out: Path, key: str, make: Callable[[Path], Any]) -> bool:
-    """Let `make` write the folder `out` unless it did so under this key; return whether it had to.
-
-    What another process is making is waited for, so that several can share a table's work.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.with_name(f"{out.name}.lock")):
-        if _is_made(out, key):
-            return False
-        make(out)
-        atomic.write_text(_marker(out), json.dumps({"key": key, "made_on": machine()}))
-        return True
-
-
-def _is_made(out: Path, key: str) -> bool:
-    marker = _marker(out)
-    return out.is_dir() and marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["key"] == key
-
-
-def _marker(out: Path) -> Path:
-    return out.with_name(f"{out.name}.json")
-
-
-def _made_on(out: Path) -> str:
-    return str(json.loads(_marker(out).read_text(encoding="utf-8"))["made_on"])
 
 
 def _made(folder: Path, shared: _Shared, params: Params, *, train: bool) -> _Made | None:
@@ -274,12 +226,12 @@ def _made(folder: Path, shared: _Shared, params: Params, *, train: bool) -> _Mad
     start = release.file_sha256(weights) if weights is not None and weights.is_file() else None
     key = shared.key(content, start, code=provenance.training_code_sha256())
     releasable = params.expression.attention != "region"
-    out = _keyed(folder, "release" if releasable else "unreleased", key)
-    if not train and not _is_made(out, key):
+    out = kept.keyed(folder, "release" if releasable else "unreleased", key)
+    if not train and not kept.is_made(out, key):
         return None
     # The checkpoint lies beside the folder that appears whole, so that a killed trial goes on from it.
     make = partial(_release if releasable else _figures, shared=shared, params=params, checkpoints=folder)
-    return _Made(out, releasable, key, _once(out, key, make))
+    return _Made(out, releasable, key, kept.once(out, key, make))
 
 
 def _release(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -> None:
@@ -324,7 +276,7 @@ def _judge(out: Path, *, made: _Made, shared: _Shared, params: Params, real_mask
                 kind: {name: figures.get(f"{kind}_{name}") for name in ("accuracy", "macro_f1")}
                 for kind in ("masked", "unmasked")
             }
-        result |= {"trained_on": _made_on(made.out), **_cost(params)}
+        result |= {"trained_on": kept.made_on(made.out), **_cost(params)}
         (work / RESULT).write_text(evaluate.to_text(result), encoding="utf-8")
 
 
@@ -376,39 +328,23 @@ def _mask_accuracy(shipped: Release, faces: Path) -> float:
 def _ms_a_face(shared: _Shared, params: Params) -> float:
     """Median time of a face in a batch, the whole released graph on one thread of ONNX Runtime.
 
-    Weights do not change it: a release of untrained ones is timed, once for all seeds, on the machine that
-    makes the table. What was trained side by side, or elsewhere, is not timed while it is.
+    Weights do not change it: a release of untrained ones is timed, once for all seeds.
     """
     sections = {"data", "mask_classifier", "heatmap", "inpainting", "landmarks", "expression"}
     content = params.model_dump(mode="json", include={"classes", *sections})
     key = shared.key(content, code=provenance.code_sha256(__name__))
-    out = _keyed(shared.folder.parent / "timed", params.expression.model, key)
-    _once(out, key, partial(_time, faces=shared.faces, params=params, lineage=shared.lineage))
+    out = kept.keyed(shared.folder.parent / "timed", params.expression.model, key)
+    kept.once(out, key, partial(_time, faces=shared.faces, params=params, lineage=shared.lineage))
     return float(json.loads((out / RESULT).read_text(encoding="utf-8"))["ms_a_face"])
 
 
 def _time(out: Path, *, faces: Path, params: Params, lineage: Lineage) -> None:
-    section = params.expression
-    network = MaskAwareNet(
-        mask_classifier=architecture.mask_classifier(params),
-        expression=architecture.expression_classifier(params),
-        landmarks=architecture.landmark_reader(params, inpainting=section.inpaints)
-        if section.reads_landmarks
-        else None,
-    )
     with atomic.new_folder(out, holds=(RESULT,)) as work, tempfile.TemporaryDirectory() as folder:
         untrained = export.write_release(
-            Path(folder) / "untrained", model=network, params=params, lineage=lineage
+            Path(folder) / "untrained", model=architecture.whole(params), params=params, lineage=lineage
         )
-        analyzer = Analyzer(untrained, threads=1)
         images = FacesTable.read(faces, split="test", columns=["image"]).images()[:_TIMED_FACES]
-        analyzer.predict(images[:8])
-        seconds = []
-        for _ in range(_TIMED_ROUNDS):
-            started = time.perf_counter()
-            analyzer.predict(images)
-            seconds.append(time.perf_counter() - started)
-        found = {"ms_a_face": 1000 * float(np.median(seconds)) / len(images)}
+        found = {"ms_a_face": cost.ms_a_face(Analyzer(untrained, threads=1), images)}
         (work / RESULT).write_text(evaluate.to_text(found), encoding="utf-8")
 
 
