@@ -23,7 +23,7 @@ demo: setup  ## the whole line on synthetic faces: build, retrain, promote, serv
 	$(BIN)/maskfer demo
 
 test: setup  ## all tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -20,7 +20,25 @@ hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("exploring", deadline=None)
 hypothesis.settings.load_profile("fixed")
 
+_LONGEST = (
+    "pipelines/test_reproduction.py",
+    "integration/test_labeling.py",
+    "learning/test_together.py",
+    "stages/test_train_stages.py",
+    "integration/page/test_page.py",
+    "integration/test_live_application.py",
+    "integration/test_model_updates.py",
+    "integration/test_guarding.py",
+    "integration/test_hostile.py",
+)
+_TESTS = Path(__file__).parent
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first: begun last, one of them would keep a single process busy at the end."""
+    rank = {_TESTS / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
