@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
 
 from maskfer import atomic
 from maskfer.config import Params
 from maskfer.data.table import write_table
-from maskfer.learning import architecture, export, heatmaps, record
+from maskfer.learning import architecture, exact_maps, export, heatmaps, record
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
-from maskfer.learning.faces import Faces, load_for_training
+from maskfer.learning.faces import load_for_training
 from maskfer.learning.launch import trained
 from maskfer.learning.models.mask_classifier import MaskClassifier
 from maskfer.learning.tasks.heatmap import HeatmapTask
-from maskfer.learning.training import Plan, Trainer, default_device, one_thread_each
+from maskfer.learning.training import Plan, Trainer, default_device
 from maskfer.stages.train_mask_classifier import WEIGHTS
 
 HEATMAPS = "heatmaps.parquet"
-_CHUNK = 64
 _SPLITS = ("train", "val")
 
 
@@ -53,7 +47,10 @@ def run(
     train, val = load_for_training(faces, classes=params.classes, crop_size=params.data.crop_size)
 
     started = time.perf_counter()
-    drops = [_sensitivity(classifier, part, params=params, device=device) for part in (train, val)]
+    drops = [
+        exact_maps.sensitivity(classifier, part, patch=section.patch, stride=section.stride)
+        for part in (train, val)
+    ]
     exact_seconds = time.perf_counter() - started
     floor = heatmaps.sensitivity_floor(drops[0], train.is_masked)
     exact = [
@@ -77,9 +74,13 @@ def run(
         "floor": round(floor, 5),
         **done.metrics,
     }
+    by_face = {
+        face_id: one
+        for part, of_part in zip((train, val), exact, strict=True)
+        for face_id, one in zip(part.face_ids, exact_maps.as_bytes(of_part), strict=True)
+    }
     with atomic.new_folder(out, holds=(HEATMAPS, WEIGHTS, *record.FILES)) as work:
-        parts = list(zip((train, val), exact, strict=True))
-        _write_maps(work / HEATMAPS, parts, params=params, floor=floor)
+        _write_maps(work / HEATMAPS, by_face, params=params, floor=floor)
         (work / WEIGHTS).write_bytes(export.weights_bytes(done.task.classifier))
         record.write(work, metrics=metrics, history=done.history)
     done.checkpoint.remove()
@@ -121,34 +122,11 @@ def _classifier(weights: Path, *, params: Params) -> MaskClassifier:
     return classifier
 
 
-def _sensitivity(
-    classifier: MaskClassifier, faces: Faces, *, params: Params, device: torch.device
-) -> Float[Tensor, "n g g"]:
-    exact = heatmaps.FastSensitivity(
-        classifier, side=params.data.crop_size, patch=params.heatmap.patch, stride=params.heatmap.stride
-    )
-    chunks = [torch.arange(start, min(len(faces), start + _CHUNK)) for start in range(0, len(faces), _CHUNK)]
-
-    def drops(rows: Int64[Tensor, " b"]) -> Float[Tensor, "b g g"]:
-        return exact(faces.batch(rows).to(device)).cpu()
-
-    title = f"occlusion maps of {len(faces)} faces"
-    # A chunk per core: the layers are too small to share one among the cores without waiting.
-    with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return torch.cat(list(record.shown(pool.map(drops, chunks), title=title, total=len(chunks))))
-
-
-def _write_maps(
-    path: Path, parts: list[tuple[Faces, Float[Tensor, "n g g"]]], *, params: Params, floor: float
-) -> None:
-    # A byte a cell: H_m is used as a weight, and 1/255 is finer than it is true.
+def _write_maps(path: Path, maps: dict[str, bytes], *, params: Params, floor: float) -> None:
     table = pa.table(
         {
-            "face_id": pa.array([name for faces, _ in parts for name in faces.face_ids], pa.string()),
-            "heatmap": pa.array(
-                [one.tobytes() for _, maps in parts for one in (maps * 255).round().byte().numpy()],
-                pa.binary(),
-            ),
+            "face_id": pa.array(maps.keys(), pa.string()),
+            "heatmap": pa.array(maps.values(), pa.binary()),
         }
     )
     section = params.heatmap
