@@ -24,12 +24,11 @@ def faces_table(
 
     `data` is a faces table, a folder that holds one, or raw photographs; from those a dataset is built under
     `Settings.home`, once for their content, the parameters and the code. Raises `DatasetError` where there is
-    nothing at `data`, or a table that is damaged.
+    nothing at `data`, or a table that is damaged, of faces that are cut otherwise, or without test people.
     """
     given = data if data.suffix == ".parquet" else data / FILE_NAME
     if given.is_file():
-        # A table that is none is known here, not after the first step has started.
-        FacesTable.read(given, columns=["split"])
+        _check(given, params)
         return given, ()
     if not data.is_dir():
         raise DatasetError(f"{data}: no such folder; give --data photographs or a folder with {FILE_NAME}")
@@ -37,6 +36,7 @@ def faces_table(
     table, start = folder / FILE_NAME, time.monotonic()
     if table.is_file() and (folder / rejects.FILE_NAME).is_file():
         say(f"build_dataset: cached in {folder}")
+        _check(table, params)
         return table, (Step("build_dataset", None),)
     say("build_dataset: running")
     summary = build_dataset.run(data, folder, params=params)
@@ -45,7 +45,15 @@ def faces_table(
         f"build_dataset: done after {seconds:.1f} s: {summary.images} images = {summary.faces} faces + "
         f"{summary.rejects} rejected, in {folder}"
     )
+    _check(table, params)
     return table, (Step("build_dataset", seconds),)
+
+
+def _check(path: Path, params: Params) -> None:
+    # What cannot be trained on, or not judged by, is known here, not after hours of training.
+    table = FacesTable.read(path, columns=["split"])
+    table.require_crop(size=params.data.crop_size, context=params.data.crop_context, wanted_by="params.yaml")
+    table.require_test_faces()
 
 
 def _key(raw: Path, params: Params) -> str:

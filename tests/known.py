@@ -43,7 +43,7 @@ class KnownFaces:
                     row |= {"expression": self.classes[label] if labels else None}
                     rows.append(row | {"orientation": str(orientation)})
         out = self.folder / f"faces-{people}-{seed}-{labels}-{split}" / "faces.parquet"
-        write_faces(out, rows, metadata={"crop_size": 96, "crop_context": 1.2, "seed": seed})
+        write_faces(out, rows, metadata={"crop_size": 96, "crop_context": 1.0, "seed": seed})
         return out
 
     def release(
@@ -54,6 +54,7 @@ class KnownFaces:
         blind_when_masked: bool = False,
         blind_to_up: bool = False,
         classes: tuple[str, ...] | None = None,
+        crop_context: float = 1.0,
         dataset_sha256: str = "0" * 64,
         golden_of: Release | None = None,
     ) -> Release:
@@ -68,7 +69,7 @@ class KnownFaces:
             created_at=datetime(2026, 1, 1, tzinfo=UTC),
             classes=classes,
             crop_size=96,
-            crop_context=1.2,
+            crop_context=crop_context,
             params={"seed": 7, "name": name},
             lineage=Lineage(dataset_sha256=dataset_sha256, git_revision="f" * 40, package_version="0"),
         )

@@ -90,7 +90,7 @@ def test_other_crops_are_refused_with_what_was_got_and_expected(
 
 
 def test_a_picture_is_read_face_by_face(known_faces: KnownFaces) -> None:
-    release = known_faces.release("reader")
+    release = known_faces.release("reader", crop_context=1.2)
     picture = np.zeros((200, 400, 3), np.uint8)
     picture[10:58, 10:58] = 215  # the third class' level in the upper left quarter
     picture[58:106, 10:58] = 220  # masked

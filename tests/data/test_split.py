@@ -50,6 +50,13 @@ def test_without_persons_every_picture_stands_alone() -> None:
     assert 0.15 < sum(r.split == "test" for r in split) / len(split) < 0.45
 
 
+def test_where_everybody_is_named_train_or_val_some_of_train_become_test() -> None:
+    raw = [replace(r, split="val" if r.person in {"person 3", "person 5"} else "train") for r in records(30)]
+    split = split_records(raw, val=0.2, test=0.3, seed=1)
+    assert {r.person for r in split if r.split == "val"} == {"person 3", "person 5"}
+    assert {r.split for r in split} == {"train", "val", "test"}
+
+
 def test_two_people_are_enough_for_a_test() -> None:
     split = split_records(records(2), val=0.0, test=0.01, seed=1)
     assert sorted(r.split or "" for r in split) == ["test"] * 4 + ["train"] * 4

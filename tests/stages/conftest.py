@@ -65,7 +65,7 @@ def toy_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "faces.parquet"
     rng = np.random.default_rng(0)
     rows = [row for index in range(72) for row in _toy_twins(index, rng)]
-    write_faces(path, rows, metadata={"crop_size": 96, "crop_context": 1.2, "seed": 0})
+    write_faces(path, rows, metadata={"crop_size": 96, "crop_context": 1.0, "seed": 0})
     return path
 
 

@@ -9,11 +9,13 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from maskfer import provenance
 from maskfer.config import DataParams, InpaintingParams, LandmarksParams, Params, Settings
+from maskfer.data.table import FacesTable, write_table
 from maskfer.errors import DatasetError, TrainingError
 from maskfer.learning import systems
 from maskfer.learning.training import machine
@@ -236,6 +238,22 @@ def test_what_is_not_trained_yet_is_left_out_when_nothing_is_to_be_trained(
     assert not (work / "seed-2").exists()
 
 
+@pytest.mark.usefixtures("trials")
+def test_nor_is_what_comes_before_the_expression_trained_then(
+    toy_faces: Path, work: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def judge(_: Path, *, shared: accuracy._Shared, params: Params, **__: object) -> None:
+        replace(shared, folder=tmp_path).heatmaps(params)
+
+    monkeypatch.setattr(accuracy, "_judge", judge)
+
+    # Without real masks nobody has judged them yet.
+    found = accuracy.run(toy_faces, work, params=PARAMS, systems=SYSTEMS, seeds=[1], train=False)
+
+    assert list(found) == []
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_trial_is_a_run_in_mlflow_once(trials: list[accuracy.Trial], settings: Settings) -> None:
     for _ in range(2):
         for trial in trials:
@@ -286,6 +304,22 @@ def test_a_table_of_another_size_is_refused_before_anything_is_trained(
 
     with pytest.raises(DatasetError, match=r"faces\.parquet: its faces are 96 pixels wide"):
         next(accuracy.run(toy_faces, tmp_path / "work", params=params, systems=SYSTEMS, seeds=[1]))
+
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_table_without_test_people_is_refused_before_anything_is_trained(
+    toy_faces: Path, tmp_path: Path
+) -> None:
+    table = FacesTable.read(toy_faces)
+    kept = np.array(table.column("split")) != "test"
+    write_table(tmp_path / "faces.parquet", table.where(kept).table, metadata=dict(table.metadata))
+    trials = accuracy.run(
+        tmp_path / "faces.parquet", tmp_path / "work", params=PARAMS, systems=SYSTEMS, seeds=[1]
+    )
+
+    with pytest.raises(DatasetError, match=r"none of its \d+ faces is of test people"):
+        next(trials)
 
     assert not (tmp_path / "work").exists()
 

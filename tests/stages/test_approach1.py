@@ -196,7 +196,7 @@ def test_a_table_without_drawn_twins_or_landmarks_is_refused_with_its_name(
 
 
 def test_landmarks_of_the_table_are_counted_from_the_edge_of_the_crop(toy_faces: Path) -> None:
-    faces = load(toy_faces, split="val", classes=PARAMS.classes, crop_size=96)
+    faces = load(toy_faces, split="val", classes=PARAMS.classes, data=PARAMS.data)
 
     expected = (FacesTable.read(toy_faces, split="val").landmarks() + 0.5) / 96
     torch.testing.assert_close(faces.landmarks, torch.from_numpy(expected))

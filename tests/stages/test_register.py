@@ -245,6 +245,21 @@ def test_other_classes_are_refused_until_a_person_forces_it(
     assert registry.promote(report.version, reason="two classes now", forced=True).version == 2
 
 
+def test_other_crops_are_refused_until_a_person_forces_it(
+    known_faces: KnownFaces, submit: Retrain, settings: Settings
+) -> None:
+    other = known_faces.release("other-crop", crop_context=1.4)
+    final = releases.judged(other, known_faces.folder / "judged-other-crop", metrics={}, card="", plots={})
+    registry = Registry(settings)
+    registry.promote(registry.register(final), reason="it came first", forced=True)
+
+    report = submit(known_faces.release("good"))
+
+    assert not report.promoted
+    assert "of 1 times the detector's box against 96 pixels of 1.4 times" in report.decision.reason
+    assert registry.promote(report.version, reason="larger crops now", forced=True).version == 2
+
+
 def test_a_champion_on_other_data_is_noted(
     known_faces: KnownFaces, submit: Retrain, settings: Settings
 ) -> None:

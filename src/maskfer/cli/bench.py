@@ -13,6 +13,7 @@ import typer
 from maskfer.cli import app
 
 if TYPE_CHECKING:
+    from maskfer.config import DataParams
     from maskfer.release import Description
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
@@ -123,7 +124,7 @@ def heatmap(
     settings = Settings.load()
     release = open_release(model or f"{settings.model_name}@champion", settings=settings)
     with _faces_table(data, faces, release.metadata) as (table, split):
-        found = load(table, split=split, classes=release.classes, crop_size=release.crop_size)
+        found = load(table, split=split, classes=release.classes, data=_crop_of(release.metadata))
         compared = compare_heatmaps(release, found, count=faces, rounds=rounds)
     typer.echo(
         f"{compared.masked_faces} masked faces and their unmasked twins; patch {compared.patch}, stride "
@@ -153,10 +154,16 @@ def _faces_table(
     if folder is not None:
         yield folder / "faces.parquet", "test"
         return
-    from maskfer.config import DataParams, Params
+    from maskfer.config import Params
     from maskfer.stages import build_dataset
 
-    crop = DataParams(crop_size=description.crop_size, crop_context=description.crop_context)
+    crop = _crop_of(description)
     with tempfile.TemporaryDirectory(prefix="maskfer-bench-") as work, _pictures(None, count) as pictures:
         build_dataset.run(pictures[0].parents[1], Path(work, "faces"), params=Params(data=crop))
         yield Path(work, "faces", "faces.parquet"), None
+
+
+def _crop_of(description: Description) -> DataParams:
+    from maskfer.config import DataParams
+
+    return DataParams(crop_size=description.crop_size, crop_context=description.crop_context)

@@ -13,15 +13,18 @@ def split_records(records: Sequence[Record], *, val: float, test: float, seed: i
     """Give every record a split: `train`, `val` or `test`.
 
     A split that the raw data names is kept. Where it names no test, `test` of the people without a split
-    become test; of the training people `val` become val. Where persons are unknown every picture counts as a
-    person of its own. A person whom the raw data puts on both sides is moved to the test side as a whole: two
-    pictures of one face are near-duplicates, and a verdict on people seen in training is worth nothing.
+    become test, or of the training people where everybody has one; of the training people `val` become val.
+    Where persons are unknown every picture counts as a person of its own. A person whom the raw data puts on
+    both sides is moved to the test side as a whole: two pictures of one face are near-duplicates, and a
+    verdict on people seen in training is worth nothing.
     """
     named = {record.split for record in records} - {None}
     if "test" in named:
         chosen = {_who(record) for record in records if record.split == "test"}
     else:
         free = {_who(record) for record in records if record.split is None}
+        # Whoever names train and val alone has nobody to judge by; a model is trained on some less instead.
+        free = free or {_who(record) for record in records if record.split == "train"}
         chosen = _choose(free, share=test, salt=f"{seed}/test")
     rest = {_who(record) for record in records} - chosen
     if "val" in named:

@@ -96,12 +96,27 @@ class FacesTable:
         """Side of a stored face, pixels."""
         return int(self.metadata["crop_size"])
 
-    def require_crop_size(self, expected: int) -> None:
-        """Raise `DatasetError` where the faces are not `expected` pixels wide."""
-        if self.crop_size != expected:
+    @property
+    def crop_context(self) -> float:
+        """Side of a stored face, in units of the longer side of the detector's box."""
+        return float(self.metadata["crop_context"])
+
+    def require_crop(self, *, size: int, context: float, wanted_by: str) -> None:
+        """Raise `DatasetError` where the faces are cut otherwise than `wanted_by`, in words, wants them."""
+        if (self.crop_size, self.crop_context) != (size, context):
             raise DatasetError(
-                f"{self.path}: its faces are {self.crop_size} pixels wide, data.crop_size is {expected}; "
-                "build the dataset again with the present params"
+                f"{self.path}: its faces are {self.crop_size} pixels wide and {self.crop_context:g} times "
+                f"the box, {wanted_by} wants {size} and {context:g}; build the dataset with "
+                f"data.crop_size: {size} and data.crop_context: {context:g}"
+            )
+
+    def require_test_faces(self) -> None:
+        """Raise `DatasetError` where there is no face to judge a model by, before hours go into one."""
+        if "test" not in self.column("split"):
+            raise DatasetError(
+                f"{self.path}: none of its {len(self)} faces is of test people, by whom models are judged; "
+                "build the dataset with data.test_fraction above 0, or name some in the column split of its "
+                "labels.csv"
             )
 
     def column(self, name: str) -> list[Any]:

@@ -75,11 +75,9 @@ def evaluate(analyzer: Analyzer, table: FacesTable, *, params: EvaluationParams 
         raise DatasetError(
             f"{table.path}: no face to judge by in this split; give another --split or dataset"
         )
-    if table.crop_size != release.crop_size:
-        raise DatasetError(
-            f"{table.path}: faces of {table.crop_size} px, but release {release.metadata.name} takes "
-            f"{release.crop_size} px; build the dataset with data.crop_size: {release.crop_size}"
-        )
+    table.require_crop(
+        size=release.crop_size, context=release.crop_context, wanted_by=f"release {release.metadata.name}"
+    )
     answers = analyzer.predict(table.images())
     drawn = np.array([origin == "drawn" for origin in table.column("mask_origin")], np.bool_)
     predictions = PredictionTable.of(

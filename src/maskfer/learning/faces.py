@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from maskfer.config import DataParams
 from maskfer.data.table import FacesTable
 from maskfer.errors import DatasetError, TrainingError
 from maskfer.labels import ORIENTATIONS
@@ -62,10 +63,10 @@ class Faces:
         )
 
 
-def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: int) -> Faces:
+def load(path: Path, *, split: str | None, classes: tuple[str, ...], data: DataParams) -> Faces:
     """Read one split of `faces.parquet`; None is all of it.
 
-    Raises `DatasetError` where the split is empty or its faces are not `crop_size` pixels wide.
+    Raises `DatasetError` where the split is empty or its faces are cut otherwise than `data` says.
     """
     table = FacesTable.read(path, split=split)
     if len(table) == 0:
@@ -73,7 +74,7 @@ def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: 
             f"{path}: no face in split {split!r}; build the dataset with more people, "
             "or raise data.val_fraction, so that every split has some"
         )
-    table.require_crop_size(crop_size)
+    table.require_crop(size=data.crop_size, context=data.crop_context, wanted_by="the network")
     face_ids = tuple(table.column("face_id"))
     row_of = {face_id: row for row, face_id in enumerate(face_ids)}
     return Faces(
@@ -85,13 +86,13 @@ def load(path: Path, *, split: str | None, classes: tuple[str, ...], crop_size: 
         orientations=_indices(table.column("orientation"), dict(zip(ORIENTATIONS, range(5), strict=True))),
         twins=_indices(table.column("twin_id"), row_of),
         # The table counts from the first pixel's centre, the networks from the crop's edge.
-        landmarks=(torch.from_numpy(table.landmarks()) + 0.5) / crop_size,
+        landmarks=(torch.from_numpy(table.landmarks()) + 0.5) / data.crop_size,
     )
 
 
-def load_for_training(path: Path, *, classes: tuple[str, ...], crop_size: int) -> tuple[Faces, Faces]:
+def load_for_training(path: Path, *, classes: tuple[str, ...], data: DataParams) -> tuple[Faces, Faces]:
     """Read the splits train and val; raises as `load` does."""
-    train, val = (load(path, split=split, classes=classes, crop_size=crop_size) for split in ("train", "val"))
+    train, val = (load(path, split=split, classes=classes, data=data) for split in ("train", "val"))
     return train, val
 
 

@@ -91,11 +91,16 @@ def run(
     and the error, so is a trial whose training or judging fails, and the others go on; else it ends the run.
 
     `real_masks` is a faces table of photographs of real masks, on which the mask classifiers are judged.
-    Raises `DatasetError` where one of the tables is none or has faces of another size, and `ParamsError`
-    where a system does not go together with `params`, before anything is trained.
+    Before anything is trained it raises `DatasetError` where one of the tables is none or has faces that are
+    cut otherwise, or the first no test people, and `ParamsError` where a system does not go with `params`.
     """
-    for table in (faces, *(() if real_masks is None else (real_masks,))):
-        FacesTable.read(table, columns=["face_id"]).require_crop_size(params.data.crop_size)
+    for path in (faces, *(() if real_masks is None else (real_masks,))):
+        table = FacesTable.read(path, columns=["split"])
+        table.require_crop(
+            size=params.data.crop_size, context=params.data.crop_context, wanted_by="params.yaml"
+        )
+        if path is faces:
+            table.require_test_faces()
     wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
     # Now: a run takes hours, and what is committed meanwhile is not what runs.
     lineage, code = provenance.lineage(faces), provenance.code_sha256(__name__)
@@ -103,7 +108,7 @@ def run(
     busy: list[tuple[int, System, Params]] = []
     for patient, trials in ((False, wanted), (True, busy)):
         for seed, system, made_with in trials:
-            shared = _Shared(faces, work / f"seed-{seed}", lineage)
+            shared = _Shared(faces, work / f"seed-{seed}", lineage, train)
             try:
                 taken = (
                     kept.taken(shared.folder / system.name, patient=patient) if train else nullcontext(True)
@@ -141,7 +146,12 @@ def _trial(
     real_sha256 = None if real_masks is None else table_sha256(real_masks)
     key = shared.key(system.name, made.key, how, real_sha256, code=code)
     verdict = kept.keyed(shared.folder / system.name, "judged", key)
-    kept.once(verdict, key, partial(_judge, made=made, shared=shared, params=params, real_masks=real_masks))
+    try:
+        kept.once(
+            verdict, key, partial(_judge, made=made, shared=shared, params=params, real_masks=real_masks)
+        )
+    except _NotTrained:
+        return None
     found = json.loads((verdict / RESULT).read_text(encoding="utf-8"))
     return Trial(
         system,
@@ -169,6 +179,10 @@ class _Made:
     """Whether it was trained now."""
 
 
+class _NotTrained(Exception):
+    """A network before the expression is not there, and nothing is to be trained."""
+
+
 @dataclass(frozen=True)
 class _Shared:
     """What the systems of one seed train on, and the networks before the expression that they share."""
@@ -176,6 +190,8 @@ class _Shared:
     faces: Path
     folder: Path
     lineage: Lineage
+    train: bool = True
+    """Whether what is not there is made; else it raises `_NotTrained`."""
 
     def key(self, *parts: Any, code: str) -> str:
         """Return the hash of the faces, the hash of the code and `parts`."""
@@ -211,6 +227,8 @@ class _Shared:
         content = params.model_dump(mode="json", include=read)
         key = self.key(name, content, code=provenance.training_code_sha256())
         out = kept.keyed(self.folder / "shared", name, key)
+        if not self.train and not kept.is_made(out, key):
+            raise _NotTrained(name)
         kept.once(out, key, partial(stage, params=params))
         return out
 
@@ -254,7 +272,7 @@ def _figures(out: Path, *, shared: _Shared, params: Params, checkpoints: Path) -
         params=params,
         checkpoint=path_of(out, folder=checkpoints),
     )
-    test = load(shared.faces, split="test", classes=params.classes, crop_size=params.data.crop_size)
+    test = load(shared.faces, split="test", classes=params.classes, data=params.data)
     figures = judged(trained.task, test)
     with atomic.new_folder(out, holds=(RESULT,)) as work:
         (work / RESULT).write_text(evaluate.to_text(figures), encoding="utf-8")
@@ -310,7 +328,7 @@ def _networks_before(shared: _Shared, params: Params) -> dict[str, Any]:
 
 
 def _cost(params: Params) -> dict[str, int]:
-    network = architecture.expression_classifier(params)
+    network = architecture.whole(params).expression
     return {
         "parameters": cost.parameters(network),
         "multiply_adds": cost.multiply_adds(network, crop_size=params.data.crop_size),
@@ -328,11 +346,11 @@ def _mask_accuracy(shipped: Release, faces: Path) -> float:
 def _ms_a_face(shared: _Shared, params: Params) -> float:
     """Median time of a face in a batch, the whole released graph on one thread of ONNX Runtime.
 
-    Weights do not change it: a release of untrained ones is timed, once for all seeds.
+    Weights do not change it: a release of untrained ones is timed, once for all seeds on a processor.
     """
     sections = {"data", "mask_classifier", "heatmap", "inpainting", "landmarks", "expression"}
     content = params.model_dump(mode="json", include={"classes", *sections})
-    key = shared.key(content, code=provenance.code_sha256(__name__))
+    key = shared.key(content, cost.processor(), code=provenance.code_sha256(__name__))
     out = kept.keyed(shared.folder.parent / "timed", params.expression.model, key)
     kept.once(out, key, partial(_time, faces=shared.faces, params=params, lineage=shared.lineage))
     return float(json.loads((out / RESULT).read_text(encoding="utf-8"))["ms_a_face"])

@@ -44,7 +44,7 @@ def run(
     """
     section, device = params.heatmap, default_device()
     classifier = _classifier(mask_classifier / WEIGHTS, params=params).to(device).eval()
-    train, val = load_for_training(faces, classes=params.classes, crop_size=params.data.crop_size)
+    train, val = load_for_training(faces, classes=params.classes, data=params.data)
 
     started = time.perf_counter()
     drops = [
@@ -92,7 +92,7 @@ def trainer(
 ) -> Trainer[HeatmapTask]:
     """Return what fits the head of the classifier with these weights to the exact maps in the file `maps`."""
     section, device = params.heatmap, default_device()
-    train, val = load_for_training(faces, classes=params.classes, crop_size=params.data.crop_size)
+    train, val = load_for_training(faces, classes=params.classes, data=params.data)
     exact = export.read_tensors(maps)
     train_maps, val_maps = (exact[split] for split in _SPLITS)
     task = HeatmapTask(

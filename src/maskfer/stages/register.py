@@ -139,6 +139,12 @@ def _decide(
             f"{list(reigning.classes)}, so the two cannot be compared"
         )
         return Decision(False, reason, champion.version)
+    if _crop(reigning) != _crop(release):
+        reason = (
+            f"other crops than champion v{champion.version}: {_crop(release)} against {_crop(reigning)}, so "
+            "no table has faces for both; choose by hand with `maskfer models promote --force`"
+        )
+        return Decision(False, reason, champion.version)
     judged = evaluate.judge_release(reigning, faces, split=str(metrics["split"]), params=params.evaluation)
     return compare(
         predictions,
@@ -149,6 +155,10 @@ def _decide(
         seed=seed,
         notes=_notes(release, reigning, champion),
     )
+
+
+def _crop(release: Release) -> str:
+    return f"{release.crop_size} pixels of {release.crop_context:g} times the detector's box"
 
 
 def _notes(release: Release, reigning: Release, champion: ModelVersion) -> tuple[str, ...]:

@@ -94,8 +94,8 @@ def trainer(
     faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, landmarks: Path | None = None
 ) -> Trainer[ExpressionTask]:
     """Return what `train` runs; raises as it does."""
-    size, section, device = params.data.crop_size, params.expression, default_device()
-    training, validation = load_for_training(faces, classes=params.classes, crop_size=size)
+    section, device = params.expression, default_device()
+    training, validation = load_for_training(faces, classes=params.classes, data=params.data)
     require_classes(training, classes=params.classes, path=faces)
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)

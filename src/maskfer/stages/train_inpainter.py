@@ -54,7 +54,7 @@ def judge(
     """
     task = trainer(faces, heatmaps, params=params, checkpoint=path_of(inpainter, folder=None)).task
     export.load_weights(task.model.generator, inpainter / WEIGHTS)
-    others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
+    others = load(faces, split=split, classes=params.classes, data=params.data)
     if len(drawn_twins(others)) == 0:
         return {}
     return judged(task, others)
@@ -62,8 +62,8 @@ def judge(
 
 def trainer(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) -> Trainer[InpaintingTask]:
     """Return what `run` runs; raises as it does."""
-    size, section, device = params.data.crop_size, params.inpainting, default_device()
-    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
+    section, device = params.inpainting, default_device()
+    train, val = load_for_training(faces, classes=params.classes, data=params.data)
     _require_drawn_twins({"train": train, "val": val}, path=faces)
     weights = heatmaps / CLASSIFIER
     classifier = architecture.mask_classifier(params)

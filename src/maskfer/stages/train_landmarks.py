@@ -77,7 +77,7 @@ def judge(
     checkpoint = path_of(landmarks, folder=None)
     task = trainer(faces, heatmaps, params=params, checkpoint=checkpoint, inpainter=inpainter).task
     export.load_weights(LandmarkReader(task.model, inpainter=task.inpainter), landmarks / WEIGHTS)
-    others = load(faces, split=split, classes=params.classes, crop_size=params.data.crop_size)
+    others = load(faces, split=split, classes=params.classes, data=params.data)
     if not taught(others).any():
         return {}
     return judged(task, others)
@@ -87,8 +87,8 @@ def trainer(
     faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path, inpainter: Path | None = None
 ) -> Trainer[LandmarkTask]:
     """Return what `run` runs; raises as it does."""
-    size, section, device = params.data.crop_size, params.landmarks, default_device()
-    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
+    section, device = params.landmarks, default_device()
+    train, val = load_for_training(faces, classes=params.classes, data=params.data)
     _require_landmarks({"train": train, "val": val}, path=faces)
     used = [heatmaps / CLASSIFIER] + ([] if inpainter is None else [inpainter / INPAINTER])
     classifier = architecture.mask_classifier(params)

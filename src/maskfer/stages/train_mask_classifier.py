@@ -45,8 +45,7 @@ def run(faces: Path, out: Path, *, params: Params, checkpoints: Path | None = No
 
 def trainer(faces: Path, *, params: Params, checkpoint: Path) -> Trainer[MaskTask]:
     """Return what `run` runs; raises as it does."""
-    size = params.data.crop_size
-    train, val = load_for_training(faces, classes=params.classes, crop_size=size)
+    train, val = load_for_training(faces, classes=params.classes, data=params.data)
     masked = int(train.is_masked.sum())
     if masked in (0, len(train)):
         raise TrainingError(
