@@ -142,3 +142,30 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name_and_then_its_name_is(
     monkeypatch.setattr(os, "fsync", watched)
     atomic.write_text(out, "whole")
     assert flushed == [(out.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_a_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "there" / "file"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+
+    atomic.write_text(link, "new")
+
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Opened for both, so that neither side waits for the other.
+    descriptor = os.open(pipe, os.O_RDWR)
+    try:
+        atomic.write_text(pipe, "figures")
+        assert os.read(descriptor, 100) == b"figures"
+    finally:
+        os.close(descriptor)
+
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

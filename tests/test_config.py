@@ -22,6 +22,10 @@ from maskfer.errors import ParamsError
         ({"width_multiplier": 0.5}, "width_multiplier has no effect with model two_branch"),
         ({"model": "deep_emotion", "width_multiplier": 0.5}, "width_multiplier has no effect"),
         ({"model": "landmark_split", "width_multiplier": 0.5}, "width_multiplier has no effect"),
+        (
+            {"model": "mobilenet", "width_multiplier": 0.05},
+            "width_multiplier.* equal to 0.0625",
+        ),
         ({"model": "pacnn", "spatial_transformer": True}, "spatial_transformer has no effect"),
         (
             {"attention": "none", "masked_branch_weight": 0.5},

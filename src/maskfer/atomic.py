@@ -82,9 +82,16 @@ def new_file(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` to write to; the file takes `out`'s place when the block ends well.
 
     It is on the disk when it does, and so is its name when this returns: a power cut leaves the whole file or
-    the one before.
+    the one before. Where `out` is a link, the file it leads to is replaced; what is no file, as a pipe or
+    `/dev/stdout`, is written to.
     """
-    out = out.absolute()
+    if out.exists() and not out.is_file() and not out.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder) / out.name
+            yield work
+            out.write_bytes(work.read_bytes())
+        return
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         work = Path(folder) / out.name

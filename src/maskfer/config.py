@@ -158,9 +158,9 @@ class ExpressionParams(_Frozen):
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
     """Channels of `two_branch` after its first layers; doubled three times on the way."""
-    width_multiplier: float = Field(1.0, gt=0, le=1)
-    """Share of their channels that published networks keep: the compared methods and `two_branch`'s backbones
-    other than `small`. Deep-Emotion is small as it is and keeps all."""
+    width_multiplier: float = Field(1.0, ge=1 / 16, le=1)
+    """Share of their channels that published networks keep, the compared methods and `two_branch`'s backbones
+    other than `small`; at least one of MobileNet's first 16. Deep-Emotion is small as it is and keeps all."""
     dropout: Fraction = 0.3
     masked_branch_weight: Fraction = 0.35
     """Weight of the branch on the mask, in the answer and as l_m in the combined loss; l_u has the rest."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from maskfer.cli import main
+from maskfer.cli import bench_accuracy, main
+from maskfer.errors import RegistryUnavailable, StageFailed
+from maskfer.evaluation.accuracy_table import BEGIN
 from maskfer.learning import systems
 from tests.cli.conftest import Maskfer
 
@@ -54,3 +56,31 @@ def test_trials_that_fail_are_named_each_and_the_command_says_so(
     assert second.startswith("two_branch, seed 1 failed and is left out: ")
     assert last.startswith("maskfer: error: 2 of 2 trials failed")
     assert not (tmp_path / "work" / "table.md").exists()
+
+
+def test_a_page_that_cannot_take_the_table_is_refused_before_anything_is_trained(
+    maskfer: Maskfer, known_table: Path, tmp_path: Path
+) -> None:
+    page, work = tmp_path / "results.md", tmp_path / "work"
+    page.write_text(f"# Results\n\n{BEGIN}\n", encoding="utf-8")
+
+    said = maskfer(
+        "bench", "accuracy", "--data", known_table.parent, "--work", work, "--results", page, code=2
+    )
+
+    assert "one of the marks" in said
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("failures", "unlogged", "said"),
+    [
+        (2, 1, "2 of 6 trials failed.*the other 4"),
+        (0, 1, "1 of 4 trials could not be logged.*trains nothing"),
+    ],
+)
+def test_what_failed_and_what_was_not_logged_end_the_command(failures: int, unlogged: int, said: str) -> None:
+    error = RegistryUnavailable("no answer")
+
+    with pytest.raises(StageFailed, match=said):
+        bench_accuracy._require_all_well([error] * failures, [error] * unlogged, done=4, total=6)

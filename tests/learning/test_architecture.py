@@ -103,6 +103,14 @@ def test_the_backbone_starts_from_the_weights_that_the_params_name(tmp_path: Pat
         torch.testing.assert_close(network.backbone.state_dict()[name], value, msg=name)  # type: ignore[union-attr]
 
 
+def test_what_ships_needs_no_file_of_weights_to_start_from(tmp_path: Path) -> None:
+    params = _params(width=8, pretrained=tmp_path / "gone.safetensors")
+
+    assert isinstance(architecture.whole(params).expression, TwoBranchNet)
+    with pytest.raises(TrainingError, match=r"gone\.safetensors"):
+        architecture.expression_classifier(params)
+
+
 def test_weights_of_another_backbone_stop_before_anything_is_trained(tmp_path: Path) -> None:
     save_file(SmallResNet(width=16).state_dict(), tmp_path / "wider.safetensors")
 

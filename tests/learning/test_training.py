@@ -184,6 +184,22 @@ def test_a_loss_that_is_not_a_number_stops_with_one_line_and_keeps_the_last_chec
     assert [next(resumed.epochs()).resumed, len(resumed.history)] == [True, 2]
 
 
+def test_a_full_accelerator_is_one_line_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the documentation")
+
+    task = _Breaks()
+    monkeypatch.setattr(task, "loss", full)
+
+    with pytest.raises(TrainingError) as caught:
+        list(Trainer(task, Plan(1, 2, 0.5), seed=0, device=CPU).epochs())
+
+    message = str(caught.value)
+    assert message.startswith("expression: the accelerator is full: CUDA out of memory.")
+    assert "lower expression.batch_size" in message
+    assert "\n" not in message
+
+
 def test_weights_that_the_last_step_of_an_epoch_has_broken_do_not_replace_the_good_ones(
     tmp_path: Path,
 ) -> None:

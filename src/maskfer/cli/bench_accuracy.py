@@ -53,7 +53,8 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     """Train and judge systems with several seeds under one protocol; goes on where it stopped."""
     from maskfer.config import Params, Settings
     from maskfer.data.table import FILE_NAME
-    from maskfer.errors import InputError, StageFailed
+    from maskfer.errors import InputError, RegistryError
+    from maskfer.evaluation.accuracy_table import checked_page
     from maskfer.learning import systems as known
     from maskfer.stages import accuracy as stage
 
@@ -69,8 +70,11 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     chosen, wanted = _systems(systems), _seeds(seeds)
     settings, made_with = Settings.load(), Params.load(params)
     folder, faces = work or settings.home / "accuracy", data / FILE_NAME
+    if results is not None:
+        checked_page(results)  # now: the first trial may take hours
     trials: list[Trial] = []
     failures: list[MaskferError] = []
+    unlogged: list[MaskferError] = []
 
     def failed(system: System, seed: int, error: MaskferError) -> None:
         failures.append(error)
@@ -88,20 +92,37 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     ):
         trials.append(trial)
         typer.echo(_line(trial, done=len(trials) + len(failures), total=len(chosen) * len(wanted)))
-        stage.log(trial, settings=settings)
         # After each one: a run that is stopped leaves the table of what is done.
         stage.write_table(trials, folder / "table.md", params=made_with, systems=chosen, page=results)
-    if failures:
-        raise StageFailed(
-            f"{len(failures)} of {len(chosen) * len(wanted)} trials failed, as said above; the table has the "
-            f"other {len(trials)}, and the same command tries the failed ones again"
-        )
+        try:
+            stage.log(trial, settings=settings)
+        except RegistryError as error:
+            unlogged.append(error)
+            typer.echo(f"{trial.system.name}, seed {trial.seed} could not be logged: {error}", err=True)
+    _require_all_well(failures, unlogged, done=len(trials), total=len(chosen) * len(wanted))
     if not trials:
         raise InputError(
             f"--finished: {folder} has none of these systems, trained with these params by this code; leave "
             "--finished out"
         )
     typer.echo(f"look next  {folder / 'table.md'}, table.png; {folder}/seed-*/*/judged-*/evaluation/plots")
+
+
+def _require_all_well(
+    failures: list[MaskferError], unlogged: list[MaskferError], *, done: int, total: int
+) -> None:
+    from maskfer.errors import StageFailed
+
+    if failures:
+        raise StageFailed(
+            f"{len(failures)} of {total} trials failed, as said above; the table has the other {done}, and "
+            "the same command tries the failed ones again"
+        )
+    if unlogged:
+        raise StageFailed(
+            f"{len(unlogged)} of {done} trials could not be logged to MLflow, as said above; all are in the "
+            "table, and the same command logs them and trains nothing"
+        )
 
 
 def _systems(names: str) -> list[System]:

@@ -116,11 +116,7 @@ def replace_section(page: Path, text: str) -> None:
 
     Raises `InputError` where only one of the marks is there.
     """
-    before = page.read_text(encoding="utf-8") if page.is_file() else "# Results\n"
-    if (BEGIN in before) != (END in before):
-        raise InputError(
-            f"{page}: one of the marks {BEGIN!r} and {END!r} is missing; put both back or remove both"
-        )
+    before = checked_page(page)
     section = f"{BEGIN}\n{text}{END}"
     if BEGIN in before:
         head, rest = before.split(BEGIN, 1)
@@ -128,6 +124,18 @@ def replace_section(page: Path, text: str) -> None:
     else:
         after = f"{before.rstrip()}\n\n{section}\n"
     atomic.write_text(page, after)
+
+
+def checked_page(page: Path) -> str:
+    """Return what is on a page, or a title; raises `InputError` where a section could not be put into it."""
+    if page.exists() and not page.is_file():
+        raise InputError(f"{page}: is no file; name a page, as docs/results.md")
+    text = page.read_text(encoding="utf-8") if page.is_file() else "# Results\n"
+    if (BEGIN in text) != (END in text):
+        raise InputError(
+            f"{page}: one of the marks {BEGIN!r} and {END!r} is missing; put both back or remove both"
+        )
+    return text
 
 
 def _at(result: Mapping[str, Any], path: Sequence[str]) -> float | None:

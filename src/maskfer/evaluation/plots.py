@@ -42,9 +42,11 @@ def write_plots(evaluation: Evaluation, out: Path, *, bins: int) -> list[Path]:
     }
     written: list[Path] = []
     for name, figure in pictures.items():
-        if figure is not None:
-            _save(figure, out / name)
-            written.append(out / name)
+        if figure is None:
+            (out / name).unlink(missing_ok=True)  # of an evaluation before, it would pass for one of this
+            continue
+        _save(figure, out / name)
+        written.append(out / name)
     return written
 
 

@@ -92,8 +92,12 @@ def expression_classifier(params: Params) -> ExpressionNet:
 
 
 def whole(params: Params) -> MaskAwareNet:
-    """Return all networks of a release as the one that ships; raises as `expression_classifier` does."""
-    section = params.expression
+    """Return all networks of a release as the one that ships.
+
+    What `expression.pretrained` names is not read: a release has its own weights, and the file may be gone.
+    """
+    section = params.expression.model_copy(update={"pretrained": None})
+    params = params.model_copy(update={"expression": section})
     reads = section.reads_landmarks
     return MaskAwareNet(
         mask_classifier=mask_classifier(params),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import platform
+import re
 import time
+from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -16,6 +19,7 @@ from maskfer.learning.models.expression import ExpressionNet, FaceContext
 from maskfer.learning.models.mask_aware import MaskAwareNet
 
 _ROUNDS: Final = 5
+_CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def parameters(network: nn.Module) -> int:
@@ -48,3 +52,10 @@ def ms_a_face(analyzer: Analyzer, crops: Crops) -> float:
         analyzer.predict(crops)
         seconds.append(time.perf_counter() - started)
     return 1000 * median(seconds) / len(crops)
+
+
+def processor() -> str:
+    """Return what the time was taken on, in words."""
+    told = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", told, flags=re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()

@@ -129,7 +129,8 @@ class Trainer(Generic[Work]):
     def epochs(self) -> Iterator[EpochReport]:
         """Train, yielding after each epoch; epochs read back from a checkpoint come first.
 
-        Raises `TrainingError` where the loss is no longer a number; the last epoch's checkpoint stays.
+        Raises `TrainingError` where the loss is no longer a number, or an accelerator's memory is full; the
+        last epoch's checkpoint stays.
         """
         model = placed(self.task.model, self.device)
         average = copy.deepcopy(model).eval()
@@ -140,10 +141,11 @@ class Trainer(Generic[Work]):
         loss_of = self.ranks.loss_of(self.task.loss, model)
         for epoch in range(len(self.history) + 1, self.plan.epochs + 1):
             started = time.perf_counter()
-            loss = self._run_epoch(epoch, loss_of, model, average, optimizer)
-            if not self.ranks.leads:
-                continue
-            metrics = self.task.validate(average)
+            with self._naming_a_full_memory():
+                loss = self._run_epoch(epoch, loss_of, model, average, optimizer)
+                if not self.ranks.leads:
+                    continue
+                metrics = self.task.validate(average)
             is_best = metrics[SCORE] >= max((past.metrics[SCORE] for past in self.history), default=-math.inf)
             if is_best:
                 self.best = {name: value.clone() for name, value in average.state_dict().items()}
@@ -207,6 +209,16 @@ class Trainer(Generic[Work]):
         self._require_finite(losses.read(), epoch)
         self._require_finite_weights(model, epoch)
         return sum(losses.values) / max(1, len(losses.values))
+
+    @contextmanager
+    def _naming_a_full_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self.task.title}: the accelerator is full: {' '.join(str(error).split())[:120]}; "
+                f"lower {self.task.title}.batch_size, or start fewer trainings on it at a time"
+            ) from error
 
     def _part(self, batch: Int64[Tensor, " b *rest"]) -> Int64[Tensor, " part *rest"]:
         if len(batch) < self.ranks.count:
