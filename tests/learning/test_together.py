@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from torch import distributed, nn
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from maskfer.errors import TrainingError
 from maskfer.learning import launch
@@ -120,6 +121,14 @@ def test_an_error_in_one_process_is_named_once(tmp_path: Path, capfd: pytest.Cap
     with pytest.raises(TrainingError, match=r"process 2 of 2 failed: RuntimeError: something unexpected; "):
         _run(together.line, tmp_path / "run", processes=2, what="raise")
     assert capfd.readouterr().err.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("status", [2, -signal.SIGTERM])
+def test_an_error_of_ours_is_told_as_it_is_even_where_the_agent_was_faster(status: int) -> None:
+    failure = ProcessFailure(0, 1, status, "")
+    failure.message = {"message": "TrainingError: the data are gone: build them", "extraInfo": {}}
+
+    assert launch._reason("expression", failure, rank=0, count=2) == "the data are gone: build them"
 
 
 def test_code_that_was_changed_since_the_command_started_trains_nothing(

@@ -118,6 +118,16 @@ def test_a_run_resumed_after_each_epoch_ends_as_an_uninterrupted_one(
         torch.testing.assert_close(pieces.best[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_runs_of_one_name_keep_their_checkpoints_apart(tmp_path: Path) -> None:
+    first, second = (Checkpoint.of(tmp_path / ".release.checkpoint", run * 32) for run in ("ab", "cd"))
+
+    for checkpoint in (first, second):
+        list(Trainer(_Breaks(), Plan(2, 2, 0.5), seed=0, device=CPU, checkpoint=checkpoint).epochs())
+    second.remove()
+
+    assert [path.name for path in tmp_path.iterdir()] == [".release.checkpoint-abababab.safetensors"]
+
+
 def test_the_checkpoint_of_another_run_is_not_gone_on_from(
     twins: Callable[..., Faces], tmp_path: Path
 ) -> None:

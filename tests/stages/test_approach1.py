@@ -203,9 +203,9 @@ def test_landmarks_of_the_table_are_counted_from_the_edge_of_the_crop(toy_faces:
 
 
 def test_an_inpainter_whose_run_is_killed_ends_as_an_uninterrupted_one(built: Built, tmp_path: Path) -> None:
-    out, checkpoint = tmp_path / "inpainter", tmp_path / ".inpainter.checkpoint.safetensors"
+    out = tmp_path / "inpainter"
     run_killed("train_inpainter", built.faces, built.maps, out, params=PARAMS)
-    assert checkpoint.exists()
+    [checkpoint] = tmp_path.glob(".inpainter.checkpoint-*.safetensors")
     assert not out.exists()
 
     report = train_inpainter.run(built.faces, built.maps, out, params=PARAMS)

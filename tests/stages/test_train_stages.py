@@ -173,7 +173,7 @@ def test_a_table_without_masked_faces_cannot_train_a_mask_classifier(built: Buil
 def test_faces_of_another_size_are_refused(built: Built, tmp_path: Path) -> None:
     params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"crop_size": 64})})
 
-    with pytest.raises(DatasetError, match=r"96 pixels wide, data\.crop_size is 64"):
+    with pytest.raises(DatasetError, match=r"96 pixels wide .* the network wants 64"):
         train_mask_classifier.run(built.faces, tmp_path / "out", params=params)
 
 
@@ -187,9 +187,8 @@ def test_weights_of_another_width_are_refused(built: Built, tmp_path: Path) -> N
 
 def test_a_run_that_is_killed_ends_where_an_uninterrupted_one_ends(built: Built, tmp_path: Path) -> None:
     out = tmp_path / "mask"
-    checkpoint = tmp_path / ".mask.checkpoint.safetensors"
     run_killed("train_mask_classifier", built.faces, out, params=PARAMS)
-    assert checkpoint.exists()
+    [checkpoint] = tmp_path.glob(".mask.checkpoint-*.safetensors")
     assert not out.exists()
 
     report = train_mask_classifier.run(built.faces, out, params=PARAMS)

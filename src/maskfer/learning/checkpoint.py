@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel
@@ -31,8 +31,8 @@ def fingerprint(stage: str, *parts: Path | BaseModel | int | tuple[str, ...]) ->
 
 
 def path_of(out: Path, *, folder: Path | None) -> Path:
-    """Return where the run that makes `out` keeps its state: in `folder`, or beside `out`."""
-    return (folder or out.parent) / f".{out.name}.checkpoint.safetensors"
+    """Return where a run that makes `out` keeps its state, as `Checkpoint.of` takes it."""
+    return (folder or out.parent) / f".{out.name}.checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class Checkpoint:
 
     path: Path
     fingerprint: str
+
+    @classmethod
+    def of(cls, path: Path, fingerprint: str) -> Self:
+        """Return that of one run: two that go on at a time, or one after the other, do not meet in a file."""
+        return cls(path.with_name(f"{path.name}-{fingerprint[:8]}.safetensors"), fingerprint)
 
     def save(
         self,

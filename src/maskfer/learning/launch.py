@@ -135,9 +135,11 @@ def _run_together(title: str, job: str, *, count: int) -> None:
 
 def _reason(title: str, failure: ProcessFailure, *, rank: int, count: int) -> str:
     told = failure.message["message"] if isinstance(failure.message, dict) else failure.message
-    if failure.exitcode == TrainingError.exit_code:
-        # Ours, with the error's class before it.
-        return str(told).partition(": ")[2]
+    kind, _, ours = str(told).partition(": ")
+    # By what it said and not by its exit status alone: where several fail at a time, the agent may have ended
+    # it after it had said so.
+    if failure.exitcode == TrainingError.exit_code or kind == TrainingError.__name__:
+        return ours
     how = f"failed: {' '.join(str(told).split())}"
     if failure.exitcode < 0:
         how = f"was ended by {failure.signal_name()} (out of memory?)"

@@ -110,7 +110,7 @@ def trainer(
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=Checkpoint(
+        checkpoint=Checkpoint.of(
             checkpoint, fingerprint("compute_heatmaps", faces, weights, params.seed, params.data, section)
         ),
     )

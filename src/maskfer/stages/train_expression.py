@@ -125,7 +125,7 @@ def trainer(
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=Checkpoint(
+        checkpoint=Checkpoint.of(
             checkpoint,
             fingerprint("train_expression", *read, params.seed, params.classes, params.data, section),
         ),

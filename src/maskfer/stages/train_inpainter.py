@@ -90,7 +90,7 @@ def trainer(faces: Path, heatmaps: Path, *, params: Params, checkpoint: Path) ->
         ),
         seed=params.seed,
         device=device,
-        checkpoint=Checkpoint(
+        checkpoint=Checkpoint.of(
             checkpoint, fingerprint("train_inpainter", faces, weights, params.seed, params.data, section)
         ),
     )

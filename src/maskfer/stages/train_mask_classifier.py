@@ -65,7 +65,7 @@ def trainer(faces: Path, *, params: Params, checkpoint: Path) -> Trainer[MaskTas
         Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
         seed=params.seed,
         device=device,
-        checkpoint=Checkpoint(
+        checkpoint=Checkpoint.of(
             checkpoint,
             fingerprint("train_mask_classifier", faces, params.seed, params.data, params.heatmap, section),
         ),
