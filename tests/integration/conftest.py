@@ -119,7 +119,7 @@ def watched(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def reads_light(known_faces: KnownFaces) -> Release:
     """A release whose readings the light of a picture decides."""
-    return known_faces.release("light")
+    return known_faces.release("light", crop_context=1.2)
 
 
 @pytest.fixture(scope="session")
