@@ -51,9 +51,7 @@ def faces_table(
 
 def _check(path: Path, params: Params) -> None:
     # What cannot be trained on, or not judged by, is known here, not after hours of training.
-    table = FacesTable.read(path, columns=["split"])
-    table.require_crop(size=params.data.crop_size, context=params.data.crop_context, wanted_by="params.yaml")
-    table.require_test_faces()
+    FacesTable.read(path, columns=["split"]).require_trainable(params.data)
 
 
 def _key(raw: Path, params: Params) -> str:

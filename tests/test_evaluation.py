@@ -65,6 +65,14 @@ def test_no_face_to_judge_by_is_an_error(known_faces: KnownFaces, known_table: P
         evaluate(analyzer, FacesTable.read(known_table, split="val"))
 
 
+def test_faces_that_are_cut_otherwise_than_a_release_takes_them_are_refused(
+    known_faces: KnownFaces, known_table: Path
+) -> None:
+    release = known_faces.release("closer", crop_context=1.4)
+    with pytest.raises(DatasetError, match=r"1 times the box, release known wants 96 and 1\.4;"):
+        evaluate(Analyzer(release), FacesTable.read(known_table), params=EvaluationParams())
+
+
 def test_predictions_are_read_as_they_were_written(blind: Evaluation, tmp_path: Path) -> None:
     written = blind.predictions
     written.write(tmp_path / "predictions.parquet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from maskfer.cli import bench_accuracy, main
 from maskfer.errors import RegistryUnavailable, StageFailed
 from maskfer.evaluation.accuracy_table import BEGIN
 from maskfer.learning import systems
+from maskfer.stages import accuracy
 from tests.cli.conftest import Maskfer
 
 
@@ -70,6 +72,35 @@ def test_a_page_that_cannot_take_the_table_is_refused_before_anything_is_trained
 
     assert "one of the marks" in said
     assert not work.exists()
+
+
+def test_a_registry_that_is_away_costs_no_trial_its_place_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"accuracy": 0.5, "macro_f1": 0.5}
+    trial = SimpleNamespace(
+        system=systems.SYSTEMS["ran"], seed=1, trained=True, result={"masked": figures, "unmasked": figures}
+    )
+    tables: list[int] = []
+
+    def away(*_: object, **__: object) -> None:
+        raise RegistryUnavailable("no answer")
+
+    monkeypatch.setattr(accuracy, "run", lambda *_, **__: iter([trial]))
+    monkeypatch.setattr(accuracy, "write_table", lambda trials, *_, **__: tables.append(len(trials)))
+    monkeypatch.setattr(accuracy, "log", away)
+
+    asked = ["--data", tmp_path, "--systems", "ran", "--seeds", "1", "--work", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["maskfer", "bench", "accuracy", *map(str, asked)])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "ran, seed 1 could not be logged: no answer"
+    assert last.startswith("maskfer: error: 1 of 1 trials could not be logged to MLflow")
+    assert tables == [1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from maskfer import provenance
 from maskfer.config import DataParams, InpaintingParams, LandmarksParams, Params, Settings
 from maskfer.data.table import FacesTable, write_table
 from maskfer.errors import DatasetError, TrainingError
-from maskfer.learning import systems
+from maskfer.learning import cost, systems
 from maskfer.learning.training import machine
 from maskfer.registry.connection import connect
 from maskfer.stages import accuracy, train_expression
@@ -73,6 +73,23 @@ def test_a_face_takes_as_long_with_every_seed(
     shared = accuracy._Shared(toy_faces, work / "seed-2", trials[0].lineage)
     other_seed = trials[0].params.model_copy(update={"seed": 2})
     assert accuracy._ms_a_face(shared, other_seed) == trials[0].result["ms_a_face"]
+
+
+def test_another_processor_is_timed_for_itself(
+    toy_faces: Path, trials: list[accuracy.Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = iter([1.0, 2.0])
+
+    def timed(out: Path, **_: object) -> None:
+        out.mkdir()
+        (out / accuracy.RESULT).write_text(json.dumps({"ms_a_face": next(taken)}))
+
+    monkeypatch.setattr(accuracy, "_time", timed)
+    shared = accuracy._Shared(toy_faces, tmp_path / "seed-1", trials[0].lineage)
+
+    for processor, expected in (("one", 1.0), ("another", 2.0), ("one", 1.0)):
+        monkeypatch.setattr(cost, "processor", lambda name=processor: name)
+        assert accuracy._ms_a_face(shared, trials[0].params) == expected
 
 
 def test_a_second_run_trains_nothing_and_says_so(

@@ -170,10 +170,17 @@ def test_a_table_without_masked_faces_cannot_train_a_mask_classifier(built: Buil
         train_mask_classifier.run(faces, tmp_path / "out", params=PARAMS)
 
 
-def test_faces_of_another_size_are_refused(built: Built, tmp_path: Path) -> None:
-    params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"crop_size": 64})})
+@pytest.mark.parametrize(
+    ("data", "wanted"), [({"crop_size": 64}, "64 and 1"), ({"crop_context": 1.4}, r"96 and 1\.4")]
+)
+def test_faces_that_are_cut_otherwise_are_refused(
+    built: Built, tmp_path: Path, data: dict[str, float], wanted: str
+) -> None:
+    params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update=data)})
 
-    with pytest.raises(DatasetError, match=r"96 pixels wide .* the network wants 64"):
+    with pytest.raises(
+        DatasetError, match=f"96 pixels wide and 1 times the box, the network wants {wanted};"
+    ):
         train_mask_classifier.run(built.faces, tmp_path / "out", params=params)
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from maskfer import atomic
+from maskfer.config import DataParams
 from maskfer.errors import DatasetError
 from maskfer.labels import label_column
 
@@ -110,8 +111,12 @@ class FacesTable:
                 f"data.crop_size: {size} and data.crop_context: {context:g}"
             )
 
-    def require_test_faces(self) -> None:
-        """Raise `DatasetError` where there is no face to judge a model by, before hours go into one."""
+    def require_trainable(self, data: DataParams) -> None:
+        """Raise `DatasetError` where a training by `data` would fail or mislead, before hours go into it.
+
+        That is where the faces are cut otherwise, or none is of test people, by whom models are judged.
+        """
+        self.require_crop(size=data.crop_size, context=data.crop_context, wanted_by="params.yaml")
         if "test" not in self.column("split"):
             raise DatasetError(
                 f"{self.path}: none of its {len(self)} faces is of test people, by whom models are judged; "

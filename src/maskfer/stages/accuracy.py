@@ -94,13 +94,11 @@ def run(
     Before anything is trained it raises `DatasetError` where one of the tables is none or has faces that are
     cut otherwise, or the first no test people, and `ParamsError` where a system does not go with `params`.
     """
-    for path in (faces, *(() if real_masks is None else (real_masks,))):
-        table = FacesTable.read(path, columns=["split"])
-        table.require_crop(
+    FacesTable.read(faces, columns=["split"]).require_trainable(params.data)
+    if real_masks is not None:
+        FacesTable.read(real_masks, columns=["split"]).require_crop(
             size=params.data.crop_size, context=params.data.crop_context, wanted_by="params.yaml"
         )
-        if path is faces:
-            table.require_test_faces()
     wanted = [(seed, system, system.params(params, seed=seed)) for seed in seeds for system in systems]
     # Now: a run takes hours, and what is committed meanwhile is not what runs.
     lineage, code = provenance.lineage(faces), provenance.code_sha256(__name__)
