@@ -24,8 +24,8 @@ from components.train_mask_classifier import train_mask_classifier
 from maskfer import atomic, provenance
 from maskfer.config import Params, Settings
 from maskfer.errors import InputError
+from maskfer.learning import start
 from maskfer.promotion import PromotionPolicy
-from maskfer.release import file_sha256
 
 NAME: Final = "maskfer-retrain"
 STEPS: Final = (
@@ -85,8 +85,8 @@ class Recipe:
     model_name: str
     """Registered model that the candidate becomes a version of: pods do not see the submitter's settings."""
     pretrained_sha256: str
-    """Content of `expression.pretrained`, of which the parameters hold the path; `none` where no such file is
-    on this machine (a cluster's steps read their own)."""
+    """Content of the weights that the expression starts from, of which the parameters hold the path at most;
+    `none` where no such file is on this machine (a cluster's steps read their own)."""
     code_sha256: str
     """Content of the library, which Kubeflow's own cache key does not see; every step but `register` compares
     it with its own."""
@@ -117,15 +117,9 @@ def recipe(params: Params, *, policy: PromotionPolicy, model_name: str) -> Recip
         landmark_params=params.model_dump_json(exclude=_NOT_READ_BY_LANDMARK_STEP),
         policy=policy.model_dump_json(),
         model_name=model_name,
-        pretrained_sha256=_pretrained_sha256(params),
+        pretrained_sha256=start.weights_sha256(params.expression) or "none",
         code_sha256=provenance.graph_code_sha256(),
     )
-
-
-def _pretrained_sha256(params: Params) -> str:
-    weights = params.expression.pretrained
-    # Where it is missing, the stage says so.
-    return file_sha256(weights) if weights is not None and weights.is_file() else "none"
 
 
 def steps_of(params: Params) -> tuple[str, ...]:

@@ -140,8 +140,8 @@ class ExpressionParams(_Frozen):
 
     model: ExpressionModel = "two_branch"
     """`two_branch` is approach 2, `landmark_split` approach 1; the others are what §3 and §6 compare with."""
-    backbone: Literal["small", "resnet18", "vgg19"] = "small"
-    """What extracts the features F of `two_branch`."""
+    backbone: Literal["face_resnet", "small", "resnet18", "vgg19"] = "face_resnet"
+    """What extracts the features F of `two_branch`; `face_resnet` has seen millions of faces before."""
     attention: Literal["heatmap", "unmasked", "none", "region"] = "heatmap"
     """What reweighs F in `two_branch`: H_m and H_u; H_u alone, in one branch; nothing, in one branch; or the
     drawn mask's true region in place of the heatmap, which shows what a perfect one would give and cannot be
@@ -151,7 +151,10 @@ class ExpressionParams(_Frozen):
     spatial_transformer: bool = False
     """Whether each branch of `two_branch` starts with a spatial transformer of its own."""
     pretrained: Path | None = None
-    """Weights that the backbone starts from, a state dict as torchvision publishes it."""
+    """Weights that the backbone starts from: a state dict as torchvision publishes it, or dlib's file for
+    `face_resnet`. Without, `face_resnet` starts from dlib's as a package brings it, others at random."""
+    pretrained_rate: float = Field(0.15, gt=0, le=1)
+    """Share of `learning_rate` at which weights that were trained before go on learning."""
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(128, ge=4)
     """Faces per step; a face and its masked twin count as two."""
@@ -177,7 +180,7 @@ class ExpressionParams(_Frozen):
         for name in self.ignored:
             default = type(self).model_fields[name].default
             if getattr(self, name) != default:
-                chosen = f"model {self.model} and attention {self.attention}"
+                chosen = f"model {self.model}, backbone {self.backbone} and attention {self.attention}"
                 raise ValueError(f"{name} has no effect with {chosen}; leave it out")
         if self.pretrained is not None and self.model == "deep_emotion":
             raise ValueError(
@@ -190,13 +193,23 @@ class ExpressionParams(_Frozen):
         """The keys that have no effect with this model and this attention."""
         if self.model == "two_branch":
             ignored = ["masked_branch_weight"] if self.attention in ("unmasked", "none") else []
+            ignored += ["spatial_transformer"] if self.backbone == "face_resnet" else []
         elif self.model == "landmark_split":
             ignored = ["backbone", "attention", "spatial_transformer"]
         else:
             ignored = ["backbone", "attention", "spatial_transformer", "width", "masked_branch_weight"]
-        if self.model in _NOT_NARROWED or (self.model == "two_branch" and self.backbone == "small"):
+        if self.model in _NOT_NARROWED or (
+            self.model == "two_branch" and self.backbone in ("small", "face_resnet")
+        ):
             ignored.append("width_multiplier")
+        if self.pretrained is None and not self.knows_faces:
+            ignored.append("pretrained_rate")
         return tuple(ignored)
+
+    @property
+    def knows_faces(self) -> bool:
+        """Whether the backbone is published with weights, in a package that is installed with ours."""
+        return self.model == "two_branch" and self.backbone == "face_resnet"
 
     @property
     def reads_landmarks(self) -> bool:

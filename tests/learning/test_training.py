@@ -100,6 +100,28 @@ def test_the_same_seed_gives_the_same_weights(
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=0, msg=name)
 
 
+def test_what_was_trained_before_learns_at_its_share_of_the_rate(twins: Callable[..., Faces]) -> None:
+    task = _mask_task(twins())
+    before = {name: value.clone() for name, value in task.model.named_parameters()}
+    slow = {name for name in before if name.startswith("block1.")}
+    assert slow
+    assert slow < before.keys()
+    plan = Plan(1, 1, 1e-3, weight_decay=0, pretrained=frozenset(slow), pretrained_rate=0.01)
+
+    # One batch: the first step of Adam is as long as its rate, whatever the gradient.
+    faces = task.train
+    task.batches = lambda _: iter([torch.arange(len(faces))])  # type: ignore[method-assign]
+    list(Trainer(task, plan, seed=0, device=CPU).epochs())
+
+    moved = {
+        name: float((p.detach() - before[name]).abs().max()) for name, p in task.model.named_parameters()
+    }
+    for name, distance in moved.items():
+        assert distance <= (1.01e-5 if name in slow else 1.01e-3), name
+    assert max(moved[name] for name in slow) == pytest.approx(1e-5, rel=0.05)
+    assert max(moved[name] for name in moved.keys() - slow) == pytest.approx(1e-3, rel=0.05)
+
+
 def test_a_run_resumed_after_each_epoch_ends_as_an_uninterrupted_one(
     twins: Callable[..., Faces], tmp_path: Path
 ) -> None:

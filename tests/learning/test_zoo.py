@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from maskfer.learning import cost, export
 from maskfer.learning.models.aligned import AlignedNet
-from maskfer.learning.models.backbones import fold_norms, resnet18, vgg19
+from maskfer.learning.models.backbones import FaceResNet, FaceTail, fold_norms, resnet18, vgg19
 from maskfer.learning.models.baselines.acnn import ACNNNet, PatchUnits, patches
 from maskfer.learning.models.baselines.deep_emotion import DeepEmotionNet
 from maskfer.learning.models.baselines.mobilenet import MobileNet
@@ -20,6 +20,7 @@ from maskfer.learning.models.baselines.points import POINTS, expression_points
 from maskfer.learning.models.baselines.ran import RANNet, region_biased_loss, regions
 from maskfer.learning.models.baselines.vgg19 import VGG19Net
 from maskfer.learning.models.expression import ExpressionNet, ExpressionReading, FaceContext, Head
+from maskfer.learning.models.grid_branch import GridBranch
 from maskfer.learning.models.mask_aware import MaskAwareNet
 from maskfer.learning.models.mask_classifier import MaskReading
 from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
@@ -44,6 +45,19 @@ ZOO: dict[str, Callable[[], ExpressionNet]] = {
     "ran": lambda: RANNet(classes=3, width=NARROW, dropout=0.0),
     "oadn": lambda: OADNNet(classes=3, width=NARROW, dropout=0.0),
     "aligned": lambda: AlignedNet(TwoBranchNet(classes=3, width=8, dropout=0.0), classes=3, dropout=0.0),
+    "aligned_face_resnet": lambda: AlignedNet(
+        TwoBranchNet(
+            classes=3,
+            width=8,
+            backbone=FaceResNet(),
+            unmasked_branch=GridBranch(FaceTail(), 3, cells=5, dropout=0.0),
+            dropout=0.0,
+        ),
+        classes=3,
+        dropout=0.0,
+        side=80,
+        spread=1.4,
+    ),
     "aligned_gacnn": lambda: AlignedNet(
         ACNNNet(classes=3, whole_face=True, width=NARROW, dropout=0.0), classes=3, dropout=0.0
     ),

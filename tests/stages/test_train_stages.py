@@ -11,12 +11,16 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from maskfer.config import Params
 from maskfer.data.table import FacesTable, read_metadata, write_table
 from maskfer.drift import read_reference
 from maskfer.errors import DatasetError, TrainingError
+from maskfer.faces import packaged
 from maskfer.inference import Analyzer
+from maskfer.learning import architecture
+from maskfer.learning.models.backbones.dlib_file import read_dlib
 from maskfer.release import Lineage, read
 from maskfer.stages import compute_heatmaps, train_expression, train_mask_classifier
 from tests.stages.conftest import run_killed
@@ -25,7 +29,7 @@ PARAMS = Params.model_validate(
     {
         "mask_classifier": {"epochs": 14, "batch_size": 8, "width": 8, "learning_rate": 1e-2},
         "heatmap": {"epochs": 2, "batch_size": 16, "patch": 24, "stride": 12},
-        "expression": {"epochs": 2, "batch_size": 16, "width": 8, "aligned": False},
+        "expression": {"epochs": 2, "batch_size": 16, "backbone": "small", "width": 8, "aligned": False},
     }
 )
 LINEAGE = Lineage(dataset_sha256="0" * 64)
@@ -112,7 +116,9 @@ def _with_expression(**changed: Any) -> Params:
 
 
 def test_a_compared_method_is_trained_and_released_by_one_key(built: Built, tmp_path: Path) -> None:
-    params = _with_expression(model="deep_emotion", width=32, epochs=1)
+    params = Params.model_validate(
+        {**PARAMS.model_dump(), "expression": {"model": "deep_emotion", "aligned": False, "epochs": 1}}
+    )
 
     report = train_expression.run(
         built.faces, built.heatmaps.weights.parent, tmp_path / "release", params=params, lineage=LINEAGE
@@ -122,6 +128,28 @@ def test_a_compared_method_is_trained_and_released_by_one_key(built: Built, tmp_
     expression = session.run(["expression"], {"faces": np.zeros((2, 1, 96, 96), np.float32)})[0]
     np.testing.assert_allclose(expression.sum(axis=1), 1, atol=1e-5)
     assert report.release.metadata.params["expression"]["model"] == "deep_emotion"
+
+
+def test_layers_that_know_faces_start_from_what_they_know_and_the_release_from_nobody(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = Params.model_validate(
+        {**PARAMS.model_dump(), "expression": {"aligned": False, "epochs": 1, "learning_rate": 1e-4}}
+    )
+    path = packaged.packaged_weights(packaged.RECOGNITION)
+    assert path is not None
+    known = read_dlib(path)["blocks.6.second.weight"]
+
+    report = train_expression.run(
+        built.faces, built.heatmaps.weights.parent, tmp_path / "release", params=params, lineage=LINEAGE
+    )
+
+    trained = load_file(report.release.path / "model.safetensors")
+    moved = trained["expression.backbone.blocks.6.second.weight"] - known
+    assert 0 < moved.abs().max() < 0.1 * known.std()
+    monkeypatch.setattr(packaged, "packaged_weights", lambda _: None)
+    restored = architecture.whole(Params.model_validate(report.release.metadata.params))
+    assert restored.state_dict().keys() >= trained.keys()
 
 
 def test_what_reads_the_true_region_is_judged_and_never_released(built: Built, tmp_path: Path) -> None:

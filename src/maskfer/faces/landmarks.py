@@ -7,18 +7,16 @@ docs/licences.md.
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 
 from maskfer.errors import InputError
+from maskfer.faces import packaged
 from maskfer.faces.face import Box, Detection, Image, Points
 from maskfer.faces.shape import fit_mean_face, five_of
 
-_WEIGHTS: Final = Path("models", "shape_predictor_68_face_landmarks.dat")
 _REMEDY: Final = "pip install maskfer[data]"
 
 # dlib's trees expect the box that dlib's own detector draws: a square from the brows to below the chin. Of
@@ -44,8 +42,13 @@ class DlibLandmarks:
             import dlib
         except ImportError as error:
             raise InputError(f"dlib, which places the landmarks, is missing; {_REMEDY}") from error
+        weights = packaged.packaged_weights(packaged.LANDMARKS)
+        if weights is None:
+            raise InputError(
+                f"face-recognition-models, which has the landmark weights, is missing; {_REMEDY}"
+            )
         self._rectangle = dlib.rectangle
-        self._predict = dlib.shape_predictor(str(_weights()))
+        self._predict = dlib.shape_predictor(str(weights))
 
     def predict(self, image: Image, box: Box) -> Points:
         """Return 68 points in the picture's pixels, numbered as iBUG-68 counts from 0."""
@@ -88,14 +91,3 @@ def _changed(box: Box, *, scale: float, down: float) -> Box:
     x, y = box.center
     width, height = box.width * scale, box.height * scale
     return Box(x - width / 2, y + down * box.height - height / 2, width, height)
-
-
-def _weights() -> Path:
-    # Found, not imported: importing that package needs pkg_resources, which setuptools no longer has.
-    spec = importlib.util.find_spec("face_recognition_models")
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    for folder in folders:
-        path = Path(folder) / _WEIGHTS
-        if path.is_file():
-            return path
-    raise InputError(f"face-recognition-models, which has the landmark weights, is missing; {_REMEDY}")

@@ -31,6 +31,8 @@ SCORE = "score"
 """The validation metric that chooses the best epoch; higher is better."""
 _READ_EVERY = 16
 """Steps between two looks at the loss: a look makes an accelerator wait for the processor and back."""
+_SHARE = "share"
+"""What a group of parameters takes of the learning rate; a key of the optimiser's groups."""
 _NEXT_RANK = 1_000_003
 """From one process's seed to the next one's; more than there are epochs, small enough for 32 bits."""
 
@@ -82,6 +84,10 @@ class Plan:
 
     Each child is then clipped by itself; that each learns from its own loss alone is the task's business.
     """
+    pretrained: frozenset[str] = frozenset()
+    """Names of the parameters that were trained before. They learn at `pretrained_rate` times the rate, so
+    that layers without knowledge do not undo theirs."""
+    pretrained_rate: float = 1.0
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -192,7 +198,7 @@ class Trainer(Generic[Work]):
             for steps, batch in enumerate(self.task.batches(order)):
                 step = (epoch - 1) * self.plan.steps_per_epoch + steps
                 for group in optimizer.param_groups:
-                    group["lr"] = self.plan.rate(step)
+                    group["lr"] = self.plan.rate(step) * group[_SHARE]
                 part = self._part(batch)
                 loss = loss_of(part, own)
                 weight = len(part) / len(batch)
@@ -379,13 +385,19 @@ def _chunks(count: int, size: int, device: torch.device) -> Iterator[Int64[Tenso
 
 
 def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Weight decay is for weights: on a normalisation's scale or a bias it only fights the data.
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(plan.gradient_memory, 0.999), fused=True)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        # Weight decay is for weights: on a normalisation's scale or a bias it only fights the data.
+        decay = plan.weight_decay if parameter.ndim > 1 else 0.0
+        share = plan.pretrained_rate if name in plan.pretrained else 1.0
+        if parameter.requires_grad:
+            groups.setdefault((decay, share), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": group, "weight_decay": decay, _SHARE: share} for (decay, share), group in groups.items()],
+        lr=plan.learning_rate,
+        betas=(plan.gradient_memory, 0.999),
+        fused=True,
+    )
 
 
 @torch.no_grad()

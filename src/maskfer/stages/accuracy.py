@@ -31,7 +31,7 @@ from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
 from maskfer.inference import Analyzer
 from maskfer.labels import ORIENTATIONS
-from maskfer.learning import architecture, cost, export
+from maskfer.learning import architecture, cost, export, start
 from maskfer.learning.checkpoint import path_of
 from maskfer.learning.faces import load
 from maskfer.learning.systems import System
@@ -237,10 +237,8 @@ def _made(folder: Path, shared: _Shared, params: Params, *, train: bool) -> _Mad
     unread |= set() if params.expression.reads_landmarks else {"landmarks"}
     unread |= set() if params.expression.inpaints else {"inpainting"}
     content = params.model_dump(mode="json", exclude=unread)
-    weights = params.expression.pretrained
-    # Where it is missing, the stage says so.
-    start = release.file_sha256(weights) if weights is not None and weights.is_file() else None
-    key = shared.key(content, start, code=provenance.training_code_sha256())
+    started = start.weights_sha256(params.expression)
+    key = shared.key(content, started, code=provenance.training_code_sha256())
     releasable = params.expression.attention != "region"
     out = kept.keyed(folder, "release" if releasable else "unreleased", key)
     if not train and not kept.is_made(out, key):

@@ -12,7 +12,7 @@ from typing import Any
 
 from maskfer.config import Params
 from maskfer.errors import TrainingError
-from maskfer.learning import architecture, export, record
+from maskfer.learning import architecture, export, record, start
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import load_for_training, require_classes
 from maskfer.learning.launch import Trained, trained
@@ -102,10 +102,12 @@ def trainer(
     export.load_weights(classifier, weights)
     reader = _landmark_reader(landmarks, params=params)
     read = [faces, weights]
-    read += [] if section.pretrained is None else [section.pretrained]
+    pretrained = start.weights(section)
+    read += [] if pretrained is None else [pretrained]
     read += [] if landmarks is None else [landmarks / LANDMARKS]
+    model = architecture.expression_classifier(params)
     task = ExpressionTask(
-        model=architecture.expression_classifier(params),
+        model=model,
         mask_classifier=classifier,
         train=training,
         val=validation,
@@ -122,7 +124,13 @@ def trainer(
     )
     return Trainer(
         task,
-        Plan(section.epochs, task.steps_per_epoch, section.learning_rate),
+        Plan(
+            section.epochs,
+            task.steps_per_epoch,
+            section.learning_rate,
+            pretrained=frozenset() if pretrained is None else architecture.pretrained_parameters(model),
+            pretrained_rate=section.pretrained_rate,
+        ),
         seed=params.seed,
         device=device,
         checkpoint=Checkpoint.of(

@@ -26,8 +26,10 @@ from maskfer.learning.models.expression import ExpressionNet, ExpressionReading,
 _PLACES: Final = ((0.323, 0.385), (0.677, 0.385), (0.5, 0.58), (0.343, 0.771), (0.657, 0.771))
 """Eyes, tip of the nose and corners of the mouth in sides of the crop: their means over the training faces of
 `lfw-expressions`, made symmetric."""
-_SPREAD: Final = 1.15
+SPREAD: Final = 1.15
 """Aligned, they are so many times as far from their middle: less of what is around a face is shown."""
+CLOSE_SPREAD: Final = 1.4
+"""From the brows to the chin: for a network that was trained on faces larger than our crops have them."""
 _AGAIN: Final = 0.35
 _MOVEMENT: Final = Jitter(
     shift=_AGAIN * DEFAULT_JITTER.shift,
@@ -46,17 +48,27 @@ class AlignedNet(ExpressionNet):
     """`network` on faces, heatmaps and landmarks brought to a common place, and a look at the landmarks.
 
     What the landmarks say is added to the logits of the answer; other heads judge what `network` alone sees.
+    `network` gets faces of `side` pixels, of the crop's side without it.
     """
 
     needs_landmarks: ClassVar[bool] = True
 
-    def __init__(self, network: ExpressionNet, *, classes: int, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        network: ExpressionNet,
+        *,
+        classes: int,
+        dropout: float = 0.2,
+        side: int | None = None,
+        spread: float = SPREAD,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.side = side
         self.shape = LandmarkShape(classes=classes, dropout=dropout)
         places = torch.tensor(_PLACES)
         middle = places.mean(dim=0)
-        self.register_buffer("places", middle + _SPREAD * (places - middle), persistent=False)
+        self.register_buffer("places", middle + spread * (places - middle), persistent=False)
         self.places: Tensor
 
     def forward(self, faces: Float[Tensor, "b 1 s s"], context: FaceContext) -> ExpressionReading:
@@ -68,7 +80,7 @@ class AlignedNet(ExpressionNet):
         still = torch.zeros(theta.shape[0], dtype=torch.bool, device=theta.device)
         landmarks = warp_landmarks(context.landmarks.float(), Warps(theta, still))
         aligned = FaceContext(_moved(context.heatmap.unsqueeze(1), theta).squeeze(1), landmarks)
-        reading: ExpressionReading = self.network(_moved(faces, theta), aligned)
+        reading: ExpressionReading = self.network(_moved(faces, theta, side=self.side), aligned)
         answer = reading.answer + self.shape(landmarks)
         heads = [head for head in reading.heads if head.logits is not reading.answer]
         # An answer that was only made from heads has none, and nothing would train what the landmarks say.
@@ -136,10 +148,13 @@ def _dice(beside: Tensor) -> Generator:
     return torch.default_generator
 
 
-def _moved(maps: Float[Tensor, "b c h h"], theta: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b c h h"]:
+def _moved(
+    maps: Float[Tensor, "b c h h"], theta: Float[Tensor, "b 2 3"], *, side: int | None = None
+) -> Float[Tensor, "b c s s"]:
     # Held to the outermost pixels' centres, a grid never needs the border that it would be padded with; asked
     # for that border, ONNX Runtime takes twice the time. In full precision: bfloat16 has eight bits for a
     # coordinate.
     inside = 1 - 1 / maps.shape[-1]
-    grid = affine_grid(theta, *maps.shape[-2:]).clamp(-inside, inside)
+    height, width = maps.shape[-2:] if side is None else (side, side)
+    grid = affine_grid(theta, height, width).clamp(-inside, inside)
     return functional.grid_sample(maps.float(), grid, align_corners=False)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from maskfer.learning.models.attention import LightAttentionBranch
@@ -28,7 +28,8 @@ from maskfer.learning.models.expression import ExpressionNet, ExpressionReading,
 class TwoBranchNet(ExpressionNet):
     """Features F reweighed by H_u and by H_m, a branch each; the heads are answer, l_u and l_m.
 
-    Without `backbone`, a `SmallResNet` of the same width.
+    Without `backbone`, a `SmallResNet` of the same width; without `unmasked_branch`, one of light
+    attention.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class TwoBranchNet(ExpressionNet):
         classes: int,
         width: int = 32,
         backbone: Backbone | None = None,
+        unmasked_branch: nn.Module | None = None,
         masked_branch_weight: float = 0.35,
         dropout: float = 0.2,
         spatial_transformer: bool = False,
@@ -47,7 +49,7 @@ class TwoBranchNet(ExpressionNet):
         self.backbone = SmallResNet(width=width) if backbone is None else backbone
         channels = self.backbone.channels
         # The branch on the mask has little to read: half the width is enough, and a third of the cost.
-        self.unmasked_branch = LightAttentionBranch(
+        self.unmasked_branch = unmasked_branch or LightAttentionBranch(
             channels, classes, width=4 * width, dropout=dropout, spatial_transformer=spatial_transformer
         )
         self.masked_branch = LightAttentionBranch(
@@ -76,6 +78,7 @@ class OneBranchNet(ExpressionNet):
         attention: Literal["unmasked", "none"],
         width: int = 32,
         backbone: Backbone | None = None,
+        unmasked_branch: nn.Module | None = None,
         dropout: float = 0.2,
         spatial_transformer: bool = False,
     ) -> None:
@@ -83,7 +86,7 @@ class OneBranchNet(ExpressionNet):
         self.attention = attention
         self.normalise = Normalise()
         self.backbone = SmallResNet(width=width) if backbone is None else backbone
-        self.branch = LightAttentionBranch(
+        self.branch = unmasked_branch or LightAttentionBranch(
             self.backbone.channels,
             classes,
             width=4 * width,

@@ -1,6 +1,7 @@
 """Convolutional feature extractors, the part before any attention, and the layers they are built of."""
 
 from maskfer.learning.models.backbones.base import Backbone
+from maskfer.learning.models.backbones.face_resnet import FaceResNet, FaceTail
 from maskfer.learning.models.backbones.layers import (
     MIDDLE_GREY,
     ConvNorm,
@@ -20,6 +21,8 @@ __all__ = [
     "VGG",
     "Backbone",
     "ConvNorm",
+    "FaceResNet",
+    "FaceTail",
     "MobileNetV2",
     "Normalise",
     "ResNet",

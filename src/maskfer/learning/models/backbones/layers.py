@@ -9,20 +9,22 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Network = TypeVar("Network", bound=nn.Module)
 
 MIDDLE_GREY = 128.0
 """The level, of 0..255, that a normalised face calls zero: what "zero out a patch" (§5.1) paints."""
-_GREY_SPAN = 64.0
+GREY_SPAN = 64.0
+"""Levels to one unit of a normalised face."""
 
 
 class Normalise(nn.Module):
     """Grey levels 0..255 to about [-2, 2]. Inside the graph, so that no caller can forget it."""
 
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 s s"]:
-        return (faces - MIDDLE_GREY) / _GREY_SPAN
+        return (faces - MIDDLE_GREY) / GREY_SPAN
 
 
 class ConvNorm(nn.Module):
@@ -59,6 +61,19 @@ class ConvNorm(nn.Module):
         return normed
 
 
+class Shrink(nn.Module):
+    """Average over squares of `stride` positions; what is left at the border is one of its own."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, features: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h2 w2"]:
+        # Asked to round up where nothing is left, ONNX Runtime takes several times as long.
+        leaves_some = features.shape[-2] % self.stride > 0 or features.shape[-1] % self.stride > 0
+        return functional.avg_pool2d(features, self.stride, ceil_mode=leaves_some)
+
+
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut; the shortcut pools before it projects, so nothing is skipped.
 
@@ -69,7 +84,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvNorm(inputs, outputs, stride=stride)
         self.second = ConvNorm(outputs, outputs, activate=False)
-        shortcut: list[nn.Module] = [nn.AvgPool2d(stride)] if stride > 1 else []
+        shortcut: list[nn.Module] = [Shrink(stride)] if stride > 1 else []
         if stride > 1 or inputs != outputs:
             shortcut.append(ConvNorm(inputs, outputs, kernel=1, activate=False))
         self.shortcut = nn.Sequential(*shortcut)

