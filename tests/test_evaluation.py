@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -139,6 +140,29 @@ def test_the_card_says_what_where_from_how_good_and_where_not(
     assert "plots/confusion.png" not in card
     for heading in ("Purpose", "Origin", "Results", "Limits", "Licences", "How to use"):
         assert f"## {heading}" in card
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        (
+            {"model": "two_branch", "backbone": "face_resnet"},
+            "dlib's face recognition network, public domain",
+        ),
+        ({"model": "two_branch", "backbone": "small", "pretrained": None}, "random weights"),
+        ({"model": "ran", "backbone": "face_resnet"}, "random weights"),
+        ({"model": "ran", "pretrained": "weights/resnet18.pth"}, "weights/resnet18.pth"),
+    ],
+)
+def test_the_card_says_what_the_training_started_from(
+    expression: dict[str, str], says: str, blind: Evaluation, known_faces: KnownFaces
+) -> None:
+    release = known_faces.release("started")
+    metadata = release.metadata.model_copy(update={"params": {"expression": expression}})
+
+    card = model_card(replace(release, metadata=metadata), metrics=blind.to_json(), plots=[])
+
+    assert f"| Expression network trained from | `{says}` |" in card
 
 
 def test_the_card_names_what_was_hardly_measured(known_faces: KnownFaces) -> None:

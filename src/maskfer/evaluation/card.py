@@ -62,9 +62,18 @@ def _origin(release: Release, metrics: Mapping[str, Any]) -> str:
         ("Faces table trained on (sha256)", lineage.dataset_sha256),
         ("Faces table judged on (sha256)", str(metrics.get("dataset_sha256", "not known"))),
         ("Split judged on", str(metrics.get("split", "not known"))),
+        ("Expression network trained from", _start(release.metadata.params.get("expression", {}))),
     ]
     lines = "\n".join(f"| {what} | `{value}` |" for what, value in rows)
     return f"## Origin\n\n| | |\n|---|---|\n{lines}\n\nEvery parameter is in `model.json`."
+
+
+def _start(expression: Mapping[str, Any]) -> str:
+    if expression.get("pretrained") is not None:
+        return str(expression["pretrained"])
+    if expression.get("model") == "two_branch" and expression.get("backbone") == "face_resnet":
+        return "dlib's face recognition network, public domain"
+    return "random weights"
 
 
 def _results(metrics: Mapping[str, Any]) -> str:

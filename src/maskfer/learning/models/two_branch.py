@@ -5,8 +5,8 @@ and two fully connected layers. The paper trains l_u and l_m and leaves open how
 the softmax of the weighted mean of both branches' logits, with the weights of the losses.
 
 Backbones are cut where their stride is 8: there one cell of F lies under one cell of the heatmap (12 x 12 for
-a face of 96 pixels). At a stride of 16 a cell at the mask's edge would be half mask, and no weight could tell
-its halves apart.
+a face of 96 pixels; to the 10 x 10 of an aligned face of 80 the heatmap is resampled). At a stride of 16 a
+cell at the mask's edge would be half mask, and no weight could tell its halves apart.
 
 The ablations take away one part at a time: `unmasked` the branch on the mask, `none` the heatmap as well.
 Both have a single branch, so that each step to the full network adds what is judged and nothing else.
