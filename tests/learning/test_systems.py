@@ -21,7 +21,7 @@ def test_the_names_of_systems_are_unlike_and_all_can_be_made() -> None:
     "changed",
     [
         {"model": "oadn"},
-        {"attention": "none", "width": 48},
+        {"backbone": "small", "attention": "none", "width": 48},
         {"backbone": "resnet18", "width_multiplier": 0.5},
         {"backbone": "small", "spatial_transformer": True, "masked_branch_weight": 0.2},
         {"aligned": False},
