@@ -160,8 +160,8 @@ class ExpressionParams(_Frozen):
     """Faces per step; a face and its masked twin count as two."""
     learning_rate: float = Field(2e-3, gt=0)
     width: int = Field(32, ge=8, multiple_of=8)
-    """Channels of `two_branch` after its first layers, doubled three times on the way; on backbones other than
-    `small` those of its branches alone, on `face_resnet` of the one on the mask."""
+    """Channels of `two_branch` after its first layers, doubled three times on the way; on other backbones
+    than `small` those of its branches alone, on `face_resnet` of the one on the mask."""
     width_multiplier: float = Field(1.0, ge=1 / 16, le=1)
     """Share of their channels that published networks keep, the compared methods and `two_branch`'s backbones
     other than `small`; at least one of MobileNet's first 16. Deep-Emotion is small as it is and keeps all."""
