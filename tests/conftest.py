@@ -72,7 +72,7 @@ def _make_tiny(out: Path) -> Release:
     from maskfer.release import Lineage
 
     params = Params.model_validate(
-        {"mask_classifier": {"width": 8}, "expression": {"backbone": "small", "width": 8, "aligned": False}}
+        {"mask_classifier": {"width": 8}, "expression": {"width": 8, "aligned": False}}
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -20,9 +20,15 @@ from maskfer.errors import ParamsError
         ({"model": "oadn", "attention": "none"}, "attention has no effect with model oadn"),
         ({"model": "vgg19", "width": 16}, "width has no effect with model vgg19"),
         ({"width_multiplier": 0.5}, "width_multiplier has no effect with model two_branch"),
-        ({"spatial_transformer": True}, "spatial_transformer has no effect.* backbone face_resnet"),
-        ({"attention": "none", "width": 16}, "width has no effect.* backbone face_resnet"),
-        ({"backbone": "small", "pretrained_rate": 0.5}, "pretrained_rate has no effect.* backbone small"),
+        (
+            {"backbone": "face_resnet", "spatial_transformer": True},
+            "spatial_transformer has no effect.* backbone face_resnet",
+        ),
+        (
+            {"backbone": "face_resnet", "attention": "none", "width": 16},
+            "width has no effect.* backbone face_resnet",
+        ),
+        ({"pretrained_rate": 0.5}, "pretrained_rate has no effect.* backbone small"),
         ({"model": "deep_emotion", "width_multiplier": 0.5}, "width_multiplier has no effect"),
         ({"model": "landmark_split", "width_multiplier": 0.5}, "width_multiplier has no effect"),
         (

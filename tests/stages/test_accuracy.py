@@ -26,7 +26,7 @@ PARAMS = Params.model_validate(
     {
         "mask_classifier": {"epochs": 1, "batch_size": 16, "width": 8},
         "heatmap": {"epochs": 1, "batch_size": 16, "patch": 24, "stride": 12},
-        "expression": {"epochs": 1, "batch_size": 16, "backbone": "small", "width": 8},
+        "expression": {"epochs": 1, "batch_size": 16, "width": 8},
     }
 )
 SYSTEMS = [systems.SYSTEMS[name] for name in ("two_branch", "true_region")]

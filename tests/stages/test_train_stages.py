@@ -29,7 +29,7 @@ PARAMS = Params.model_validate(
     {
         "mask_classifier": {"epochs": 14, "batch_size": 8, "width": 8, "learning_rate": 1e-2},
         "heatmap": {"epochs": 2, "batch_size": 16, "patch": 24, "stride": 12},
-        "expression": {"epochs": 2, "batch_size": 16, "backbone": "small", "width": 8, "aligned": False},
+        "expression": {"epochs": 2, "batch_size": 16, "width": 8, "aligned": False},
     }
 )
 LINEAGE = Lineage(dataset_sha256="0" * 64)
@@ -116,9 +116,7 @@ def _with_expression(**changed: Any) -> Params:
 
 
 def test_a_compared_method_is_trained_and_released_by_one_key(built: Built, tmp_path: Path) -> None:
-    params = Params.model_validate(
-        {**PARAMS.model_dump(), "expression": {"model": "deep_emotion", "aligned": False, "epochs": 1}}
-    )
+    params = _with_expression(model="deep_emotion", width=32, epochs=1)
 
     report = train_expression.run(
         built.faces, built.heatmaps.weights.parent, tmp_path / "release", params=params, lineage=LINEAGE
@@ -133,9 +131,7 @@ def test_a_compared_method_is_trained_and_released_by_one_key(built: Built, tmp_
 def test_layers_that_know_faces_start_from_what_they_know_and_the_release_from_nobody(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = Params.model_validate(
-        {**PARAMS.model_dump(), "expression": {"aligned": False, "epochs": 1, "learning_rate": 1e-4}}
-    )
+    params = _with_expression(backbone="face_resnet", epochs=1, learning_rate=1e-4)
     path = packaged.packaged_weights(packaged.RECOGNITION)
     assert path is not None
     known = read_dlib(path)["blocks.6.second.weight"]

@@ -26,7 +26,7 @@ _WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
     "mask_classifier": {"spatial_transformer": True},
 }
 """What a row of the table is, whatever params.yaml says: approach 2 as it was published, from which each
-system differs."""
+system differs. The default is the one that is aligned."""
 _PUBLISHED_LANDMARKS: Final[Mapping[str, Any]] = {"width": 32}
 """For the published methods that read landmarks, a network as wide as the features they are read beside. The
 default's own is half as wide, for its time a face."""
@@ -81,12 +81,7 @@ def _narrow(model: str, title: str, *, channels: int, aligned: bool = False) -> 
 
 
 METHODS: Final = (
-    _expression(
-        "default",
-        "the default: approach 2, aligned, on a network that knows faces",
-        backbone="face_resnet",
-        aligned=True,
-    ),
+    _expression("default", "the default: approach 2, aligned", aligned=True),
     System("two_branch", "approach 2"),
     _expression("landmark_split", "approach 1", model="landmark_split"),
     _expression("vgg19", "VGG19", model="vgg19"),
@@ -100,13 +95,7 @@ METHODS: Final = (
 VARIANTS: Final = (
     _expression("resnet18", "approach 2 on ResNet-18", backbone="resnet18"),
     _expression("vgg19_two_branch", "approach 2 on VGG19", backbone="vgg19"),
-    _expression("aligned", "approach 2, aligned", aligned=True),
-    _expression(
-        "unaligned",
-        "the default on faces as they come",
-        backbone="face_resnet",
-        aligned=False,
-    ),
+    _expression("face_resnet", "the default on layers that know faces", backbone="face_resnet", aligned=True),
     _expression("aligned_no_heatmap", "no heatmap, one branch, aligned", attention="none", aligned=True),
     _expression("no_heatmap", "no heatmap, one branch", attention="none"),
     _expression("only_unmasked", "H_u only, one branch", attention="unmasked"),
@@ -130,7 +119,7 @@ NARROW: Final = (
     _narrow("oadn", "OADN", channels=13),
     _narrow("gacnn", "gACNN", channels=8, aligned=True),
 )
-"""The compared methods that take far more work than our small network, as narrow as takes just no less.
+"""The compared methods that take far more work than the default, as narrow as just takes no less than it.
 
 What then differs is how a method looks at a face, and a processor can train them. MobileNet and Deep-Emotion
 need no narrowing.
