@@ -27,6 +27,7 @@ def files(folder: Path) -> list[Path]:
         (["--data", "empty"], "empty"),
         (["--data", "faces", "--params", "absent.yaml"], "absent.yaml: no such file"),
         (["--data", "faces", "--params", "wrong.yaml"], "wrong.yaml: expresion"),
+        (["--data", "photos", "--params", "from.yaml"], "gone.pth: no such weights"),
         (["--data", "faces", "--policy", "absent.yaml"], "absent.yaml: no such promotion policy"),
         (["--data", "faces"], "faces.parquet"),
         (["--data", "faces", "--work", "faces"], "would take the place of the input faces"),
@@ -47,6 +48,8 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "faces.parquet").write_bytes(b"no table")
     (tmp_path / "wrong.yaml").write_text("expresion: {epochs: 2}\n", encoding="utf-8")
+    weights = "expression: {backbone: resnet18, pretrained: gone.pth}\n"
+    (tmp_path / "from.yaml").write_text(weights, encoding="utf-8")
     before = files(tmp_path)
     failed = maskfer("retrain", *arguments, cwd=tmp_path)
     assert failed.returncode == 2

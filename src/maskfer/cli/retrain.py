@@ -92,10 +92,13 @@ def retrain(
 def _retrain_here(
     data: Path, *, params: Params, policy: PromotionPolicy, settings: Settings, work: Path | None
 ) -> None:
+    from maskfer.learning import start
     from pipelines.dataset import faces_table
     from pipelines.run_local import check_results, run
 
-    check_results(work, data=data)  # before a dataset is built for nothing
+    # Before a dataset is built, or half an hour trained, for nothing.
+    check_results(work, data=data)
+    start.weights(params.expression)
     faces, prepared = faces_table(data, params=params, settings=settings, say=typer.echo)
     done = run(faces, params=params, policy=policy, settings=settings, out=work)
     _report((*prepared, *done.steps), folder=done.folder, name=settings.model_name)

@@ -13,11 +13,16 @@ from maskfer.release import file_sha256
 def weights(section: ExpressionParams) -> Path | None:
     """Return what `expression.pretrained` names, or what comes with the backbone; None: random weights.
 
-    Raises `TrainingError` where the package that publishes them is missing. A file that the user names is
-    looked for by who reads it.
+    Raises `TrainingError` where that file, or the package that has it, is missing.
     """
-    if section.pretrained is not None or not section.knows_faces:
+    if section.pretrained is not None:
+        if not section.pretrained.is_file():
+            raise TrainingError(
+                f"{section.pretrained}: no such weights; correct expression.pretrained, or leave it out"
+            )
         return section.pretrained
+    if not section.knows_faces:
+        return None
     path = packaged.packaged_weights(packaged.RECOGNITION)
     if path is None:
         raise TrainingError(
@@ -35,4 +40,4 @@ def weights_sha256(section: ExpressionParams) -> str | None:
     except TrainingError:
         # Whoever trains says so.
         return None
-    return file_sha256(path) if path is not None and path.is_file() else None
+    return None if path is None else file_sha256(path)

@@ -62,10 +62,6 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             tensors: object = load_file(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise TrainingError(
-            f"{path}: no such weights; correct expression.pretrained, or leave it out"
-        ) from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise TrainingError(
             f"{path}: not a file of weights ({' '.join(str(error).split())[:100]}); "
