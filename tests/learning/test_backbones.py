@@ -175,8 +175,3 @@ def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match="holds list, expected names and tensors"):
         load_pretrained(resnet18(width=NARROW), tmp_path / "list.pth")
-
-
-def test_weights_that_are_not_there_are_an_error_that_names_the_path(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"gone\.pth: no such weights"):
-        load_pretrained(resnet18(width=NARROW), tmp_path / "gone.pth")
