@@ -95,7 +95,8 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
         for name, parameter in network.named_parameters()
         if parameter.grad is None or not parameter.grad.abs().sum() > 0
     ]
-    assert dead == []
+    # A softmax over places is the same with any bias of its scores: what arrives there is rounding, or none.
+    assert [name for name in dead if not name.endswith("pool.score.bias")] == []
 
 
 @pytest.mark.parametrize("name", ZOO)
