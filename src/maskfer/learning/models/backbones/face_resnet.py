@@ -18,7 +18,7 @@ from torch.nn import functional
 from maskfer.learning.models.backbones.base import Backbone
 from maskfer.learning.models.backbones.layers import Shrink
 
-CUT = 7
+_CUT = 7
 """Blocks up to where the stride is 8: F of two branches."""
 _CHANNELS = (32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256)
 """Of dlib's blocks; where they rise, a block halves the resolution, and so does the last one."""
@@ -46,9 +46,9 @@ class FaceResNet(Backbone):
     """Feature maps F of a face at an eighth of its resolution, 64 channels: dlib's network up to there."""
 
     def __init__(self) -> None:
-        super().__init__(channels=_CHANNELS[CUT - 1], left_out=_names_but_of(range(CUT), keeps_stem=True))
+        super().__init__(channels=_CHANNELS[_CUT - 1], left_out=_names_but_of(range(_CUT), keeps_stem=True))
         self.stem = nn.Conv2d(1, _CHANNELS[0], 7, stride=2, padding=3)
-        self.blocks = _blocks(range(CUT))
+        self.blocks = _blocks(range(_CUT))
 
     def forward(self, faces: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b channels g g"]:
         maps = functional.max_pool2d(functional.relu(self.stem(faces)), 3, stride=2, padding=1)
@@ -68,7 +68,7 @@ class FaceTail(Backbone):
     """Pixels of the face to a place of its features, rounded up at the border."""
 
     def __init__(self) -> None:
-        blocks = range(CUT, CUT + 2)
+        blocks = range(_CUT, _CUT + 2)
         super().__init__(channels=_CHANNELS[blocks[-1]], left_out=_names_but_of(blocks, keeps_stem=False))
         self.blocks = _blocks(blocks)
 
