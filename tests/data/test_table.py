@@ -77,6 +77,12 @@ def test_labels_are_indices_and_rows_without_one_are_minus_one(path: Path) -> No
     assert table.labels(("surprise", "anger")).tolist() == [-1, 1, 0, -1]
 
 
+def test_a_labelled_face_counts_once_whether_or_not_it_also_wears_a_drawn_mask(path: Path) -> None:
+    assert FacesTable.read(path).photographs(EXPRESSIONS) == 2
+    columns = ["emotion", "mask_origin"]
+    assert FacesTable.read(path, split="val", columns=columns).photographs(("anger", "surprise")) == 1
+
+
 def test_a_split_and_some_columns_can_be_read_alone(path: Path) -> None:
     table = FacesTable.read(path, split="train", columns=["face_id", "image"])
     assert table.column("face_id") == [f"{0:016x}", f"{3:016x}"]

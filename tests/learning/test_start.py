@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,25 @@ def test_weights_that_are_not_there_are_an_error_that_names_the_path_and_key_not
     with pytest.raises(TrainingError, match=r"gone\.pth: no such weights; correct expression\.pretrained"):
         start.weights(section)
     assert start.weights_sha256(section) is None
+
+
+def test_few_photographs_for_layers_that_start_at_random_are_worth_a_word() -> None:
+    advice = start.advice(ExpressionParams(), photographs=1234)
+
+    assert advice is not None
+    assert advice.startswith("expression: {backbone: face_resnet} in params.yaml. 1,234 labelled photographs")
+
+
+@pytest.mark.parametrize(
+    ("section", "photographs"),
+    [
+        ({}, start.FEW_PHOTOGRAPHS + 1),
+        ({"backbone": "face_resnet"}, 100),
+        ({"pretrained": Path("small.pth")}, 100),
+        ({"model": "ran"}, 100),
+    ],
+)
+def test_there_is_nothing_to_advise_where_they_are_many_or_something_else_was_chosen(
+    section: dict[str, Any], photographs: int
+) -> None:
+    assert start.advice(ExpressionParams(**section), photographs=photographs) is None

@@ -92,6 +92,8 @@ def retrain(
 def _retrain_here(
     data: Path, *, params: Params, policy: PromotionPolicy, settings: Settings, work: Path | None
 ) -> None:
+    from maskfer.data.table import FacesTable
+    from maskfer.labels import label_column
     from maskfer.learning import start
     from pipelines.dataset import faces_table
     from pipelines.run_local import check_results, run
@@ -102,6 +104,10 @@ def _retrain_here(
     faces, prepared = faces_table(data, params=params, settings=settings, say=typer.echo)
     done = run(faces, params=params, policy=policy, settings=settings, out=work)
     _report((*prepared, *done.steps), folder=done.folder, name=settings.model_name)
+    columns = [label_column(params.classes), "mask_origin"]
+    photographs = FacesTable.read(faces, split="train", columns=columns).photographs(params.classes)
+    if (advice := start.advice(params.expression, photographs=photographs)) is not None:
+        typer.echo(f"try next   {advice}")
 
 
 def _report(steps: tuple[Step, ...], *, folder: Path, name: str) -> None:

@@ -154,6 +154,11 @@ class FacesTable:
         column = self.column(label_column(tuple(classes)))
         return np.array([index.get(value, -1) for value in column], np.int64)
 
+    def photographs(self, classes: Sequence[str]) -> int:
+        """Count the faces with one of these labels, each once: their drawn twins are left out."""
+        drawn = np.array([origin == "drawn" for origin in self.column("mask_origin")], bool)
+        return int(((self.labels(classes) >= 0) & ~drawn).sum())
+
     def where(self, keep: Bool[np.ndarray, " n"]) -> FacesTable:
         """Return the table of the rows that `keep` names."""
         return FacesTable(self.table.filter(pa.array(keep)), self.path, self.metadata)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from maskfer.config import ExpressionParams
 from maskfer.errors import TrainingError
 from maskfer.faces import packaged
 from maskfer.release import file_sha256
+
+FEW_PHOTOGRAPHS: Final = 3000
+"""Labelled training photographs up to which layers that know faces were clearly better: docs/training.md."""
 
 
 def weights(section: ExpressionParams) -> Path | None:
@@ -41,3 +45,15 @@ def weights_sha256(section: ExpressionParams) -> str | None:
         # Whoever trains says so.
         return None
     return None if path is None else file_sha256(path)
+
+
+def advice(section: ExpressionParams, *, photographs: int) -> str | None:
+    """Say what to try where so few labelled photographs teach layers that start at random; else None."""
+    starts_at_random = section.backbone == "small" and section.pretrained is None
+    if section.model != "two_branch" or not starts_at_random or photographs > FEW_PHOTOGRAPHS:
+        return None
+    return (
+        "expression: {backbone: face_resnet} in params.yaml. "
+        f"{photographs:,} labelled photographs are few, and layers that have seen faces before learn more "
+        "from them; only the expression is trained anew"
+    )
