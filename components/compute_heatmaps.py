@@ -12,7 +12,7 @@ def compute_heatmaps(
     mask_classifier: Input[Model],
     heatmaps: Output[Artifact],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset_sha256: str,
     code_sha256: str,
 ) -> None:
     """Compute the occlusion heatmap of every face."""
@@ -22,7 +22,9 @@ def compute_heatmaps(
     from maskfer.config import Params, Settings
     from maskfer.stages import compute_heatmaps as stage
 
-    provenance.require_graph_code(code_sha256)
+    provenance.require_graph_inputs(
+        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
+    )
     stage.run(
         Path(faces.path),
         Path(mask_classifier.path),

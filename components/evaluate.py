@@ -12,7 +12,7 @@ def evaluate(
     faces: Input[Dataset],
     evaluation: Output[Artifact],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset_sha256: str,
     code_sha256: str,
 ) -> None:
     """Judge the release on the test people."""
@@ -22,7 +22,9 @@ def evaluate(
     from maskfer.config import Params
     from maskfer.stages import evaluate as stage
 
-    provenance.require_graph_code(code_sha256)
+    provenance.require_graph_inputs(
+        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
+    )
     stage.run(
         Path(release.path),
         Path(faces.path),

@@ -12,8 +12,8 @@ def train_expression(
     heatmaps: Input[Artifact],
     release: Output[Model],
     params: str,
-    pretrained_sha256: str,  # noqa: ARG001 - part of the cache key, as is the next
-    dataset_sha256: str,  # noqa: ARG001
+    pretrained_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset_sha256: str,
     code_sha256: str,
     landmarks: Input[Model] | None = None,
 ) -> None:
@@ -24,7 +24,9 @@ def train_expression(
     from maskfer.config import Params, Settings
     from maskfer.stages import train_expression as stage
 
-    provenance.require_graph_code(code_sha256)
+    provenance.require_graph_inputs(
+        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
+    )
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

@@ -12,7 +12,7 @@ def train_inpainter(
     heatmaps: Input[Artifact],
     inpainter: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset_sha256: str,
     code_sha256: str,
 ) -> None:
     """Train the generator that paints over masks, against its two discriminators."""
@@ -22,7 +22,9 @@ def train_inpainter(
     from maskfer.config import Params, Settings
     from maskfer.stages import train_inpainter as stage
 
-    provenance.require_graph_code(code_sha256)
+    provenance.require_graph_inputs(
+        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
+    )
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

@@ -12,7 +12,7 @@ def train_landmarks(
     heatmaps: Input[Artifact],
     landmarks: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset_sha256: str,
     code_sha256: str,
     inpainter: Input[Model] | None = None,
 ) -> None:
@@ -23,7 +23,9 @@ def train_landmarks(
     from maskfer.config import Params, Settings
     from maskfer.stages import train_landmarks as stage
 
-    provenance.require_graph_code(code_sha256)
+    provenance.require_graph_inputs(
+        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
+    )
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

@@ -11,7 +11,7 @@ def train_mask_classifier(
     faces: Input[Dataset],
     mask_classifier: Output[Model],
     params: str,
-    dataset_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset_sha256: str,
     code_sha256: str,
 ) -> None:
     """Train the masked/unmasked classifier."""
@@ -21,7 +21,9 @@ def train_mask_classifier(
     from maskfer.config import Params, Settings
     from maskfer.stages import train_mask_classifier as stage
 
-    provenance.require_graph_code(code_sha256)
+    provenance.require_graph_inputs(
+        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
+    )
     stage.run(
         Path(faces.path),
         Path(mask_classifier.path),

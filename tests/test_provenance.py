@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from maskfer import provenance
+from maskfer.data.table import table_sha256
 from maskfer.errors import StageFailed
 
 
@@ -29,6 +30,13 @@ def checkout(tmp_path: Path) -> Path:
     ):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     return module
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    path = tmp_path / "faces.parquet"
+    path.write_bytes(b"table")
+    return path
 
 
 def test_a_checkout_answers_its_commit(checkout: Path) -> None:
@@ -191,11 +199,25 @@ def test_the_code_of_a_graph_is_the_same_wherever_and_as_whatever_build_it_is_in
     assert provenance.graph_code_sha256() != submitted
 
 
-def test_other_code_than_a_run_was_started_with_is_one_line_with_a_remedy() -> None:
-    provenance.require_graph_code(provenance.graph_code_sha256())
+def test_other_code_than_a_run_was_started_with_is_one_line_with_a_remedy(faces: Path) -> None:
+    data = table_sha256(faces)
+    code = provenance.graph_code_sha256()
+    provenance.require_graph_inputs(faces, dataset_sha256=data, code_sha256=code)
     with pytest.raises(StageFailed, match="rebuild the image") as caught:
-        provenance.require_graph_code("0" * 64)
+        provenance.require_graph_inputs(faces, dataset_sha256=data, code_sha256="0" * 64)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_was_replaced_since_a_run_was_started_is_one_line_with_a_remedy(faces: Path) -> None:
+    started_with, code = table_sha256(faces), provenance.graph_code_sha256()
+    faces.write_bytes(b"another")
+    with pytest.raises(StageFailed, match=r"faces\.parquet: the faces table was replaced.*start the run again"):
+        provenance.require_graph_inputs(faces, dataset_sha256=started_with, code_sha256=code)
+
+
+def test_a_table_that_whoever_started_the_run_could_not_read_is_taken_as_it_is(faces: Path) -> None:
+    code = provenance.graph_code_sha256()
+    provenance.require_graph_inputs(faces, dataset_sha256="s3://faces/faces.parquet", code_sha256=code)
 
 
 def test_a_hash_of_code_covers_the_modules_it_is_asked_for() -> None:

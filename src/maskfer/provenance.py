@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from maskfer.data.table import table_sha256
 from maskfer.errors import StageFailed
 from maskfer.release import Lineage
 
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 REVISION_FILE: Final = "REVISION"
 """An image has no checkout: its build writes the commit into this file inside the package."""
 _PACKAGE: Final = Path(__file__).parent
@@ -98,14 +100,31 @@ def graph_code_sha256() -> str:
     return _hash([*_TRAINING, "maskfer.stages.evaluate"], _COMPUTE, builds=False)
 
 
-def require_graph_code(sha256: str) -> None:
-    """Raise `StageFailed` where `graph_code_sha256` is another here: the cache would name the wrong code."""
+def require_graph_inputs(faces: Path, *, dataset_sha256: str, code_sha256: str) -> None:
+    """Raise `StageFailed` where a step of a graph runs on other inputs than the run was started with.
+
+    Its results would be cached, and a release registered, under the name of what they were not made with.
+    `code_sha256` is `graph_code_sha256`; `dataset_sha256` is that of the table at `faces`, or, where who
+    started the run could not read it, its address, which says nothing of its content.
+    """
     own = graph_code_sha256()
-    if own != sha256:
+    if own != code_sha256:
         raise StageFailed(
             f"the code or a package here is not what the run was started with (sha256 {own[:12]}, expected "
-            f"{sha256[:12]}): on a cluster, rebuild the image from the same checkout (components/Dockerfile) "
-            "or compile the graph again; on a laptop, start the run again"
+            f"{code_sha256[:12]}): on a cluster, rebuild the image from the same checkout "
+            "(components/Dockerfile) or compile the graph again; on a laptop, start the run again"
+        )
+    if _SHA256.fullmatch(dataset_sha256):
+        require_dataset(faces, sha256=dataset_sha256)
+
+
+def require_dataset(faces: Path, *, sha256: str) -> None:
+    """Raise `StageFailed` where the table at `faces` is no longer the one with this hash."""
+    own = table_sha256(faces)
+    if own != sha256:
+        raise StageFailed(
+            f"{faces}: the faces table was replaced since the run was started (sha256 {own[:12]}, expected "
+            f"{sha256[:12]}); start the run again, with a table that stays as it is until it ends"
         )
 
 

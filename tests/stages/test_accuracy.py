@@ -14,9 +14,10 @@ import pytest
 from filelock import FileLock
 
 from maskfer import provenance
+from maskfer import release as releases
 from maskfer.config import DataParams, InpaintingParams, LandmarksParams, Params, Settings
 from maskfer.data.table import FacesTable, write_table
-from maskfer.errors import DatasetError, TrainingError
+from maskfer.errors import DatasetError, StageFailed, TrainingError
 from maskfer.learning import cost, systems
 from maskfer.learning.training import machine
 from maskfer.registry.connection import connect
@@ -212,6 +213,36 @@ def test_a_changed_parameter_is_trained_anew_and_a_failure_keeps_what_is_finishe
     )
     assert [trial.trained for trial in again] == [False, False]
     assert [trial.result for trial in again] == [trial.result for trial in trials]
+
+
+def test_a_table_that_is_replaced_meanwhile_ends_the_run_before_its_faces_are_taken_for_the_others(
+    toy_faces: Path, work: Path, trials: list[accuracy.Trial], tmp_path: Path
+) -> None:
+    copied, faces = shutil.copytree(work, tmp_path / "work"), tmp_path / "faces.parquet"
+    shutil.copyfile(toy_faces, faces)
+    running = accuracy.run(faces, copied, params=PARAMS, systems=SYSTEMS, seeds=[1], real_masks=toy_faces)
+    assert next(running).result == trials[0].result
+
+    table = FacesTable.read(faces)
+    write_table(faces, table.table.slice(1), metadata=table.metadata)
+
+    with pytest.raises(StageFailed, match="replaced since the run was started"):
+        next(running)
+
+
+@pytest.mark.usefixtures("trials")
+def test_what_was_trained_before_is_recorded_with_the_code_that_trained_it(
+    toy_faces: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "git_revision", lambda: "later")
+
+    found = list(
+        accuracy.run(toy_faces, work, params=PARAMS, systems=SYSTEMS[:1], seeds=[1], real_masks=toy_faces)
+    )
+
+    assert found[0].release is not None
+    assert found[0].lineage == releases.read(found[0].release).metadata.lineage
+    assert found[0].lineage.git_revision != "later"
 
 
 def test_where_somebody_hears_of_failures_the_other_systems_go_on(

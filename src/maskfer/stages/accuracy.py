@@ -159,7 +159,8 @@ def _trial(
         verdict,
         found | {"ms_a_face": _ms_a_face(shared, params) if made.is_release else None},
         key,
-        shared.lineage,
+        # Of what trained it, which may have been other code than judges it now.
+        release.read(made.out).metadata.lineage if made.is_release else shared.lineage,
         made.fresh,
     )
 
@@ -193,7 +194,8 @@ class _Shared:
 
     def key(self, *parts: Any, code: str) -> str:
         """Return the hash of the faces, the hash of the code and `parts`."""
-        content = [table_sha256(self.faces), code, *parts]
+        provenance.require_dataset(self.faces, sha256=self.lineage.dataset_sha256)
+        content = [self.lineage.dataset_sha256, code, *parts]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def heatmaps(self, params: Params) -> Path:
