@@ -22,9 +22,7 @@ def evaluate(
     from maskfer.config import Params
     from maskfer.stages import evaluate as stage
 
-    provenance.require_graph_inputs(
-        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
-    )
+    provenance.require_graph_inputs(Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256)
     stage.run(
         Path(release.path),
         Path(faces.path),

@@ -23,9 +23,7 @@ def train_landmarks(
     from maskfer.config import Params, Settings
     from maskfer.stages import train_landmarks as stage
 
-    provenance.require_graph_inputs(
-        Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256
-    )
+    provenance.require_graph_inputs(Path(faces.path), dataset_sha256=dataset_sha256, code_sha256=code_sha256)
     stage.run(
         Path(faces.path),
         Path(heatmaps.path),

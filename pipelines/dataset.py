@@ -13,6 +13,7 @@ from maskfer.data import rejects
 from maskfer.data.files import files_below
 from maskfer.data.table import FILE_NAME, FacesTable
 from maskfer.errors import DatasetError
+from maskfer.labels import label_column
 from maskfer.stages import build_dataset
 from pipelines.watch import Step
 
@@ -24,7 +25,7 @@ def faces_table(
 
     `data` is a faces table, a folder that holds one, or raw photographs; from those a dataset is built under
     `Settings.home`, once for their content, the parameters and the code. Raises `DatasetError` where there is
-    nothing at `data`, or a table that is damaged, of faces that are cut otherwise, or without test people.
+    nothing at `data`, or a table that is damaged, or not to be trained on and judged by.
     """
     given = data if data.suffix == ".parquet" else data / FILE_NAME
     if given.is_file():
@@ -51,7 +52,8 @@ def faces_table(
 
 def _check(path: Path, params: Params) -> None:
     # What cannot be trained on, or not judged by, is known here, not after hours of training.
-    FacesTable.read(path, columns=["split"]).require_trainable(params.data)
+    table = FacesTable.read(path, columns=["split", label_column(params.classes)])
+    table.require_trainable(params.data, params.classes)
 
 
 def _key(raw: Path, params: Params) -> str:

@@ -211,7 +211,9 @@ def test_other_code_than_a_run_was_started_with_is_one_line_with_a_remedy(faces:
 def test_a_table_that_was_replaced_since_a_run_was_started_is_one_line_with_a_remedy(faces: Path) -> None:
     started_with, code = table_sha256(faces), provenance.graph_code_sha256()
     faces.write_bytes(b"another")
-    with pytest.raises(StageFailed, match=r"faces\.parquet: the faces table was replaced.*start the run again"):
+    with pytest.raises(
+        StageFailed, match=r"faces\.parquet: the faces table was replaced.*start the run again"
+    ):
         provenance.require_graph_inputs(faces, dataset_sha256=started_with, code_sha256=code)
 
 

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save
 
 MASKFER = str(Path(sys.executable).with_name("maskfer"))
 
@@ -28,6 +30,9 @@ def files(folder: Path) -> list[Path]:
         (["--data", "faces", "--params", "absent.yaml"], "absent.yaml: no such file"),
         (["--data", "faces", "--params", "wrong.yaml"], "wrong.yaml: expresion"),
         (["--data", "photos", "--params", "from.yaml"], "gone.pth: no such weights"),
+        (["--data", "photos", "--params", "others.yaml"], "others.safetensors"),
+        (["--data", "photos", "--params", "region.yaml"], "no release can be made"),
+        (["--data", "s3://b/a.parquet", "--compile", "g.yaml", "--params", "region.yaml"], "no release can"),
         (["--data", "faces", "--policy", "absent.yaml"], "absent.yaml: no such promotion policy"),
         (["--data", "faces"], "faces.parquet"),
         (["--data", "faces", "--work", "faces"], "would take the place of the input faces"),
@@ -50,6 +55,10 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
     (tmp_path / "wrong.yaml").write_text("expresion: {epochs: 2}\n", encoding="utf-8")
     weights = "expression: {backbone: resnet18, pretrained: gone.pth}\n"
     (tmp_path / "from.yaml").write_text(weights, encoding="utf-8")
+    (tmp_path / "others.safetensors").write_bytes(save({"another.network": torch.zeros(1)}))
+    weights = "expression: {backbone: resnet18, pretrained: others.safetensors}\n"
+    (tmp_path / "others.yaml").write_text(weights, encoding="utf-8")
+    (tmp_path / "region.yaml").write_text("expression: {attention: region}\n", encoding="utf-8")
     before = files(tmp_path)
     failed = maskfer("retrain", *arguments, cwd=tmp_path)
     assert failed.returncode == 2

@@ -228,7 +228,7 @@ def test_a_full_accelerator_is_one_line_with_a_remedy(monkeypatch: pytest.Monkey
 
     message = str(caught.value)
     assert message.startswith("expression: the accelerator is full: CUDA out of memory.")
-    assert "lower expression.batch_size" in message
+    assert "lower batch_size, or start fewer trainings" in message
     assert "\n" not in message
 
 

@@ -178,7 +178,7 @@ def test_a_class_without_a_training_face_stops_with_its_name(built: Built, tmp_p
     faces = tmp_path / "faces.parquet"
     write_table(faces, table.where(keep).table, metadata=dict(table.metadata))
 
-    with pytest.raises(TrainingError, match=r"faces\.parquet: no training face of class negative"):
+    with pytest.raises(DatasetError, match=r"faces\.parquet: no training face of class negative"):
         train_expression.run(
             faces, built.heatmaps.weights.parent, tmp_path / "out", params=PARAMS, lineage=LINEAGE
         )

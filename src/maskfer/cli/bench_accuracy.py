@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,8 @@ import typer
 from maskfer.cli.bench import bench
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from maskfer.errors import MaskferError
     from maskfer.learning.systems import System
     from maskfer.stages.accuracy import Trial
@@ -53,7 +57,7 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     """Train and judge systems with several seeds under one protocol; goes on where it stopped."""
     from maskfer.config import Params, Settings
     from maskfer.data.table import FILE_NAME
-    from maskfer.errors import InputError, RegistryError
+    from maskfer.errors import InputError
     from maskfer.evaluation.accuracy_table import checked_page
     from maskfer.learning import systems as known
     from maskfer.stages import accuracy as stage
@@ -72,40 +76,78 @@ def accuracy(  # noqa: PLR0913 (each is an option that a user types)
     folder, faces = work or settings.home / "accuracy", data / FILE_NAME
     if results is not None:
         checked_page(results)  # now: the first trial may take hours
-    trials: list[Trial] = []
-    failures: list[MaskferError] = []
-    unlogged: list[MaskferError] = []
-
-    def failed(system: System, seed: int, error: MaskferError) -> None:
-        failures.append(error)
-        typer.echo(f"{system.name}, seed {seed} failed and is left out: {error}", err=True)
-
-    for trial in stage.run(
+    shown = _Shown(
+        partial(stage.write_table, params=made_with, systems=chosen, page=results),
+        partial(stage.log, settings=settings),
+        folder / "table.md",
+        total=len(chosen) * len(wanted),
+    )
+    trials = partial(
+        stage.run,
         faces,
         folder,
         params=made_with,
         systems=chosen,
         seeds=wanted,
         real_masks=None if real_masks is None else real_masks / FILE_NAME,
-        train=not finished,
-        on_failure=failed,
-    ):
-        trials.append(trial)
-        typer.echo(_line(trial, done=len(trials) + len(failures), total=len(chosen) * len(wanted)))
-        # After each one: a run that is stopped leaves the table of what is done.
-        stage.write_table(trials, folder / "table.md", params=made_with, systems=chosen, page=results)
-        try:
-            stage.log(trial, settings=settings)
-        except RegistryError as error:
-            unlogged.append(error)
-            typer.echo(f"{trial.system.name}, seed {trial.seed} could not be logged: {error}", err=True)
-    _require_all_well(failures, unlogged, done=len(trials), total=len(chosen) * len(wanted))
-    if not trials:
+    )
+    # First what is there: a table that has it all is never replaced by one with a part of it.
+    for trial in trials(train=False, on_failure=shown.failed if finished else shown.tried_again):
+        shown.add(trial)
+    if shown.done:
+        shown.write()
+    for trial in () if finished else trials(train=True, on_failure=shown.failed):
+        if shown.add(trial):
+            shown.write()  # a run that is stopped leaves the table of what is done
+    _require_all_well(shown.failures, shown.unlogged, done=len(shown.done), total=shown.total)
+    if not shown.done:
         raise InputError(
             f"--finished: {folder} has none of these systems, trained with these params by this code; leave "
             "--finished out"
         )
-    typer.echo(f"look next  {folder / 'table.md'}, table.png; {folder}/seed-*/*/judged-*/evaluation/plots")
+    typer.echo(f"look next  {shown.page}, table.png; {folder}/seed-*/*/judged-*/evaluation/plots")
+
+
+@dataclass
+class _Shown:
+    """What was done and said so far."""
+
+    write_table: Callable[[list[Trial], Path], None]
+    log: Callable[[Trial], None]
+    page: Path
+    total: int
+    done: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    failures: list[MaskferError] = field(default_factory=list)
+    unlogged: list[MaskferError] = field(default_factory=list)
+
+    def add(self, trial: Trial) -> bool:
+        """Show and log a trial; False where it was before."""
+        from maskfer.errors import RegistryError
+
+        key = trial.system.name, trial.seed
+        if key in self.done:
+            return False
+        self.done[key] = trial
+        typer.echo(_line(trial, done=len(self.done) + len(self.failures), total=self.total))
+        try:
+            self.log(trial)
+        except RegistryError as error:
+            self.unlogged.append(error)
+            typer.echo(f"{trial.system.name}, seed {trial.seed} could not be logged: {error}", err=True)
+        return True
+
+    def write(self) -> None:
+        """Write the table of all that is done."""
+        self.write_table(list(self.done.values()), self.page)
+
+    def failed(self, system: System, seed: int, error: MaskferError) -> None:
+        """Keep and show that a trial failed."""
+        self.failures.append(error)
+        typer.echo(f"{system.name}, seed {seed} failed and is left out: {error}", err=True)
+
+    @staticmethod
+    def tried_again(*_: object) -> None:
+        """Say nothing: what fails before anything is trained fails again after."""
 
 
 def _require_all_well(

@@ -65,9 +65,11 @@ def retrain(
 ) -> None:
     """Train, judge and register a model; it becomes champion if the policy allows it."""
     from maskfer.config import Params, Settings
+    from maskfer.learning import start
     from maskfer.promotion import PromotionPolicy
 
     made_with, settings = Params.load(params), Settings.load()
+    start.require_releasable(made_with.expression)
     promotes_by = PromotionPolicy.load(policy or team_policy())
     if submit is None and compile_ is None:
         _retrain_here(Path(data), params=made_with, policy=promotes_by, settings=settings, work=work)
@@ -100,7 +102,10 @@ def _retrain_here(
 
     # Before a dataset is built, or half an hour trained, for nothing.
     check_results(work, data=data)
-    start.weights(params.expression)
+    if start.weights(params.expression) is not None:
+        from maskfer.learning import architecture
+
+        architecture.expression_classifier(params)  # refuses weights of another network
     faces, prepared = faces_table(data, params=params, settings=settings, say=typer.echo)
     done = run(faces, params=params, policy=policy, settings=settings, out=work)
     _report((*prepared, *done.steps), folder=done.folder, name=settings.model_name)

@@ -111,17 +111,31 @@ class FacesTable:
                 f"data.crop_size: {size} and data.crop_context: {context:g}"
             )
 
-    def require_trainable(self, data: DataParams) -> None:
+    def require_trainable(self, data: DataParams, classes: Sequence[str]) -> None:
         """Raise `DatasetError` where a training by `data` would fail or mislead, before hours go into it.
 
-        That is where the faces are cut otherwise, or none is of test people, by whom models are judged.
+        That is where the faces are cut otherwise, a class has no training face, or no face is left to choose
+        the best epoch by (val), or to judge by (test).
         """
         self.require_crop(size=data.crop_size, context=data.crop_context, wanted_by="params.yaml")
-        if "test" not in self.column("split"):
+        splits = np.array(self.column("split"))
+        for split, use in (("val", "training is watched"), ("test", "models are judged")):
+            if split not in splits:
+                raise DatasetError(
+                    f"{self.path}: none of its {len(self)} faces is of {split} people, by whom {use}; build "
+                    f"the dataset with data.{split}_fraction above 0, or name some in the column split of "
+                    "its labels.csv"
+                )
+        self.where(splits == "train").require_classes(classes)
+
+    def require_classes(self, classes: Sequence[str]) -> None:
+        """Raise `DatasetError` naming the classes that none of these training faces has."""
+        there = set(self.labels(classes).tolist())
+        missing = [name for index, name in enumerate(classes) if index not in there]
+        if missing:
             raise DatasetError(
-                f"{self.path}: none of its {len(self)} faces is of test people, by whom models are judged; "
-                "build the dataset with data.test_fraction above 0, or name some in the column split of its "
-                "labels.csv"
+                f"{self.path}: no training face of class {', '.join(missing)}; "
+                "add photographs of it, or leave it out of `classes` in params.yaml"
             )
 
     def column(self, name: str) -> list[Any]:

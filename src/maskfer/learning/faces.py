@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskfer.config import DataParams
 from maskfer.data.table import FacesTable
-from maskfer.errors import DatasetError, TrainingError
+from maskfer.errors import DatasetError
 from maskfer.labels import ORIENTATIONS
 
 UNKNOWN = -1
@@ -94,17 +94,6 @@ def load_for_training(path: Path, *, classes: tuple[str, ...], data: DataParams)
     """Read the splits train and val; raises as `load` does."""
     train, val = (load(path, split=split, classes=classes, data=data) for split in ("train", "val"))
     return train, val
-
-
-def require_classes(faces: Faces, *, classes: tuple[str, ...], path: Path) -> None:
-    """Raise `TrainingError` naming the classes that no training face has."""
-    counts = torch.bincount(faces.labels[faces.labels >= 0], minlength=len(classes)).tolist()
-    missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-    if missing:
-        raise TrainingError(
-            f"{path}: no training face of class {', '.join(missing)}; "
-            "add photographs of it, or leave it out of `classes` in params.yaml"
-        )
 
 
 def _indices(values: list[str | None], index_of: dict[str, int]) -> Int64[Tensor, " n"]:

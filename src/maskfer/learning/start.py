@@ -1,4 +1,4 @@
-"""The file whose weights an expression network starts from; without torch, for who only needs its hash."""
+"""What can be known of a training of the expression before it starts; without torch, for who only asks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ def weights_sha256(section: ExpressionParams) -> str | None:
         # Whoever trains says so.
         return None
     return None if path is None else file_sha256(path)
+
+
+def require_releasable(section: ExpressionParams) -> None:
+    """Raise `TrainingError` where no release can be made of what `section` describes."""
+    if section.attention == "region":
+        raise TrainingError(
+            "expression.attention: region reads where the mask was drawn, which serving cannot know, so no "
+            "release can be made; choose heatmap, or call train_expression.train, which makes none"
+        )
 
 
 def advice(section: ExpressionParams, *, photographs: int) -> str | None:

@@ -147,7 +147,7 @@ class Trainer(Generic[Work]):
         loss_of = self.ranks.loss_of(self.task.loss, model)
         for epoch in range(len(self.history) + 1, self.plan.epochs + 1):
             started = time.perf_counter()
-            with self._naming_a_full_memory():
+            with full_memory_is_an_error(self.task.title):
                 loss = self._run_epoch(epoch, loss_of, model, average, optimizer)
                 if not self.ranks.leads:
                     continue
@@ -215,16 +215,6 @@ class Trainer(Generic[Work]):
         self._require_finite(losses.read(), epoch)
         self._require_finite_weights(model, epoch)
         return sum(losses.values) / max(1, len(losses.values))
-
-    @contextmanager
-    def _naming_a_full_memory(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{self.task.title}: the accelerator is full: {' '.join(str(error).split())[:120]}; "
-                f"lower {self.task.title}.batch_size, or start fewer trainings on it at a time"
-            ) from error
 
     def _part(self, batch: Int64[Tensor, " b *rest"]) -> Int64[Tensor, " part *rest"]:
         if len(batch) < self.ranks.count:
@@ -314,6 +304,18 @@ def judged(task: Any, others: Faces) -> dict[str, float]:
     """Return the figures of a task's model, trained already, on `others` instead of its `val`."""
     figures: dict[str, float] = replace(task, val=others).validate(task.model)
     return {name: value for name, value in figures.items() if name != SCORE}
+
+
+@contextmanager
+def full_memory_is_an_error(what: str) -> Iterator[None]:
+    """Raise `TrainingError`, one line that begins with `what`, where an accelerator runs out of memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{what}: the accelerator is full: {' '.join(str(error).split())[:120]}; "
+            "lower batch_size, or start fewer trainings on it at a time"
+        ) from error
 
 
 def default_device() -> torch.device:

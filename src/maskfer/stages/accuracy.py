@@ -30,12 +30,12 @@ from maskfer.evaluation import accuracy_table
 from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
 from maskfer.inference import Analyzer
-from maskfer.labels import ORIENTATIONS
+from maskfer.labels import ORIENTATIONS, label_column
 from maskfer.learning import architecture, cost, export, start
 from maskfer.learning.checkpoint import path_of
 from maskfer.learning.faces import load
 from maskfer.learning.systems import System
-from maskfer.learning.training import judged
+from maskfer.learning.training import full_memory_is_an_error, judged
 from maskfer.registry import Registry
 from maskfer.release import Lineage, Release
 from maskfer.stages import (
@@ -92,9 +92,11 @@ def run(
 
     `real_masks` is a faces table of photographs of real masks, on which the mask classifiers are judged.
     Before anything is trained it raises `DatasetError` where one of the tables is none or has faces that are
-    cut otherwise, or the first no test people, and `ParamsError` where a system does not go with `params`.
+    cut otherwise, or the first lacks a class, or people to choose or judge by, and `ParamsError` where a
+    system does not go with `params`.
     """
-    FacesTable.read(faces, columns=["split"]).require_trainable(params.data)
+    known = FacesTable.read(faces, columns=["split", label_column(params.classes)])
+    known.require_trainable(params.data, params.classes)
     if real_masks is not None:
         FacesTable.read(real_masks, columns=["split"]).require_crop(
             size=params.data.crop_size, context=params.data.crop_context, wanted_by="params.yaml"
@@ -111,7 +113,7 @@ def run(
                 taken = (
                     kept.taken(shared.folder / system.name, patient=patient) if train else nullcontext(True)
                 )
-                with taken as mine:
+                with taken as mine, full_memory_is_an_error(f"{system.name}, seed {seed}"):
                     if not mine:
                         busy.append((seed, system, made_with))
                         continue

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from maskfer.config import Params
+from maskfer.data.table import FacesTable
 from maskfer.errors import TrainingError
+from maskfer.labels import label_column
 from maskfer.learning import architecture, export, record, start
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
-from maskfer.learning.faces import load_for_training, require_classes
+from maskfer.learning.faces import load_for_training
 from maskfer.learning.launch import Trained, trained
 from maskfer.learning.models.landmark_net import LandmarkReader
 from maskfer.learning.models.mask_aware import MaskAwareNet
@@ -46,15 +48,11 @@ def run(
     """Train on `faces` with the mask classifier of `heatmaps`; write a release folder at `out`.
 
     `landmarks` is the folder of stage train_landmarks, for the networks that need it. A run that was killed
-    goes on from its last epoch, kept in `checkpoints` (beside `out` by default). Raises `TrainingError`
-    naming a class without a training face, where the loss is no longer a number, or where serving could not
-    give the network what it was trained with.
+    goes on from its last epoch, kept in `checkpoints` (beside `out` by default). Raises `DatasetError` naming
+    a class without a training face, `TrainingError` where the loss is no longer a number, or where serving
+    could not give the network what it was trained with.
     """
-    if params.expression.attention == "region":
-        raise TrainingError(
-            "expression.attention: region reads where the mask was drawn, which serving cannot know, so no "
-            "release can be made; choose heatmap, or call train_expression.train, which makes none"
-        )
+    start.require_releasable(params.expression)
     done = train(
         faces,
         heatmaps,
@@ -95,8 +93,9 @@ def trainer(
 ) -> Trainer[ExpressionTask]:
     """Return what `train` runs; raises as it does."""
     section, device = params.expression, default_device()
+    labels = FacesTable.read(faces, split="train", columns=[label_column(params.classes)])
+    labels.require_classes(params.classes)
     training, validation = load_for_training(faces, classes=params.classes, data=params.data)
-    require_classes(training, classes=params.classes, path=faces)
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)
     export.load_weights(classifier, weights)
