@@ -21,6 +21,7 @@ const TOKEN_NEEDED = 4401;
 export class Connection {
   #url;
   #hello;
+  #said = {};
   #on;
   #socket = null;
   #timer = 0;
@@ -50,7 +51,10 @@ export class Connection {
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#refusal = "";
-    socket.onopen = () => socket.send(JSON.stringify({ type: "hello", protocol: PROTOCOL, ...this.#hello() }));
+    socket.onopen = () => {
+      this.#said = this.#hello();
+      socket.send(JSON.stringify({ type: "hello", protocol: PROTOCOL, ...this.#said }));
+    };
     socket.onmessage = (event) => this.#receive(socket, event.data);
     socket.onclose = (event) => this.#lost(socket, event.code);
   }
@@ -99,6 +103,12 @@ export class Connection {
     if (this.state === "ready") this.#socket.send(JSON.stringify({ type: "options", ...options }));
   }
 
+  /** Consent that was withdrawn after hello counts from the first picture on. */
+  #sayWhatChanged() {
+    const { consent, heatmap } = this.#hello();
+    if (consent !== this.#said.consent || heatmap !== this.#said.heatmap) this.setOptions({ consent, heatmap });
+  }
+
   #receive(socket, text) {
     if (socket !== this.#socket || typeof text !== "string") return;
     const message = JSON.parse(text);
@@ -110,6 +120,7 @@ export class Connection {
         this.#holdUntil = 0;
         this.#lastSentAt = performance.now();
         this.#enter("ready");
+        this.#sayWhatChanged();
         this.#on.ready(message);
         break;
       case "reading": {

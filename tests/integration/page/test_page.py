@@ -204,6 +204,29 @@ def test_nothing_is_kept_without_consent(seen: Seen) -> None:
     assert httpx.get(f"{seen.page.url}statistics/{session}", timeout=30).json()["minutes"] == []
 
 
+def test_consent_that_is_withdrawn_while_the_page_connects_counts(seen: Seen) -> None:
+    page = seen.page
+    # A browser may keep a form over a reload; somebody else's consent is none.
+    assert page.locator("#consent").get_attribute("autocomplete") == "off"
+    page.get_by_role("switch", name="Keep statistics").check(force=True)
+    page.evaluate(_UNTICK_AFTER_HELLO)
+    seen.start_camera()
+    seen.until_more("readings", than=10)
+    assert not page.get_by_role("switch", name="Keep statistics").is_checked()
+    session = page.evaluate("sessionStorage.getItem('maskfer.session')")
+    assert httpx.get(f"{page.url}statistics/{session}", timeout=30).json()["minutes"] == []
+
+
+_UNTICK_AFTER_HELLO = """() => {
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (data) {
+  send.call(this, data);
+  if (typeof data !== "string" || JSON.parse(data).type !== "hello") return;
+  document.getElementById("consent").click();
+};
+}"""
+
+
 def test_a_token_is_asked_for_and_a_lost_service_comes_back(
     chrome: Browser, reads_light: Release, tmp_path: Path
 ) -> None:
