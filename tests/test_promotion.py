@@ -67,6 +67,12 @@ def answered(
     )
 
 
+def first_faces(count: int) -> PredictionTable:
+    """The right answers to the first `count` of those faces; the others have no label."""
+    table = answered(wrong=0.0)
+    return dataclasses.replace(table, labels=np.where(np.arange(len(table)) < count, table.labels, -1))
+
+
 def decide(candidate: PredictionTable, champion: PredictionTable) -> Decision:
     return compare(candidate, champion, champion_version=3, policy=PromotionPolicy(), samples=300, seed=7)
 
@@ -189,6 +195,21 @@ def test_a_first_model_without_a_labelled_face_is_not_promoted() -> None:
     decision = judge_first(unlabelled, policy=PromotionPolicy(), samples=100, seed=0)
     assert not decision.promote
     assert "no labelled test face" in decision.reason
+
+
+def test_a_first_model_with_too_few_test_faces_is_not_promoted_however_right_it_is() -> None:
+    decision = judge_first(first_faces(49), policy=PromotionPolicy(), samples=100, seed=0)
+    assert not decision.promote
+    assert "n = 49 < 50" in decision.reason
+    assert "maskfer models promote VERSION --force" in decision.reason
+    assert judge_first(first_faces(50), policy=PromotionPolicy(), samples=100, seed=0).promote
+
+
+def test_the_policy_says_how_few_test_faces_judge_a_first_model() -> None:
+    overall = {"margins": {"accuracy": 0.02}, "confidence": 0.9, "minimum_faces": 20}
+    policy = PromotionPolicy.model_validate({"overall": overall})
+    assert judge_first(first_faces(20), policy=policy, samples=100, seed=0).promote
+    assert not judge_first(first_faces(19), policy=policy, samples=100, seed=0).promote
 
 
 def test_a_decision_is_plain_json_and_a_page_with_every_number() -> None:

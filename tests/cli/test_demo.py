@@ -1,4 +1,4 @@
-"""`maskfer demo` empties a folder first: only one that is a demo's own."""
+"""`maskfer demo` empties only a folder that is a demo's own; few faces are enough for its policy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from maskfer.cli.demo import _POLICY
+from maskfer.promotion import PromotionPolicy
 from tests.cli.conftest import Maskfer
 
 
@@ -27,3 +29,11 @@ def test_a_folder_that_holds_something_else_is_not_emptied(
     before = sorted(tmp_path.rglob("*"))
     assert said in maskfer("demo", "--work", tmp_path / work, code=2)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_demos_policy_is_the_default_but_for_how_few_faces_are_enough(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(_POLICY, encoding="utf-8")
+    default = PromotionPolicy()
+    overall = default.overall.model_copy(update={"minimum_faces": 1})
+    assert PromotionPolicy.load(path) == default.model_copy(update={"overall": overall})

@@ -100,7 +100,10 @@ def compare(
 
 
 def judge_first(candidate: PredictionTable, *, policy: PromotionPolicy, samples: int, seed: int) -> Decision:
-    """Judge a candidate where there is no champion: against always answering the most frequent class."""
+    """Judge a candidate where there is no champion: against always answering the most frequent class.
+
+    With fewer labelled faces than the policy wants overall it is refused, as it is where there is a champion.
+    """
     first = policy.first_model
     known = candidate.labels[candidate.labels >= 0]
     majority = int(np.bincount(known, minlength=2).argmax())
@@ -109,13 +112,18 @@ def judge_first(candidate: PredictionTable, *, policy: PromotionPolicy, samples:
         rows=np.ones(len(candidate), np.bool_),
         required={"macro_f1": first.macro_f1_gain},
         confidence=first.confidence,
-        minimum_faces=1,
+        minimum_faces=policy.overall.minimum_faces,
     )
     guesses = np.full(len(candidate), majority, np.int64)
     comparison = _compare_slice(part, candidate, guesses, samples=samples, seed=seed)[0]
     against = f"always answering {candidate.classes[majority]!r}"
     if comparison.bound is None:
         reason = "no labelled test face: nothing to judge the first model by"
+    elif comparison.verdict == "not judged":
+        reason = (
+            f"no champion yet, and too few labelled test faces to judge a first one by: {comparison.note}; "
+            "label more, or choose by hand with `maskfer models promote VERSION --force --reason WHY`"
+        )
     elif comparison.verdict == "passes":
         reason = f"first champion: macro-F1 exceeds {against} by at least {comparison.bound:.3f}"
     else:

@@ -44,7 +44,7 @@ class PromotionPolicy(_Strict):
     overall: SlicePolicy = SlicePolicy(
         margins={"accuracy": 0.02, "macro_f1": 0.04}, confidence=0.9, minimum_faces=50
     )
-    """All test faces; a set too small for this is no ground for a promotion."""
+    """All test faces; a set too small for this is no ground for a promotion, of a first model neither."""
     masked: SlicePolicy = SlicePolicy(
         margins={"accuracy": 0.03, "macro_f1": 0.05}, confidence=0.9, minimum_faces=100
     )
