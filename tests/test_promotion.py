@@ -222,6 +222,14 @@ def test_a_decision_is_plain_json_and_a_page_with_every_number() -> None:
     assert page.count("\n| ") == 1 + len(decision["comparisons"])
 
 
+def test_the_table_shows_a_reason_as_it_was_written_on_any_console() -> None:
+    reason = "a person rolled back from this release: see [/wiki/12] :warning:"
+    decision = dataclasses.replace(decide(answered(), answered()), reason=reason).to_json()
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(decision_table(decision))
+    assert f"promoted: {reason}" in console.export_text()
+
+
 def test_the_table_fits_a_terminal_of_80_columns() -> None:
     decision = decide(
         answered(seed=1, like=0.6, worse_where="masked", worse_by=0.1), answered(like=0.6)

@@ -110,6 +110,12 @@ def test_the_last_steps_rejects_are_those_of_all(built: tuple[Path, str], tmp_pa
     assert "11 images = 9 faces + 2 rejected" in maskfer("show", tmp_path / "faces").output
 
 
+def test_the_name_of_a_folder_is_shown_as_it_is(built: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "[bold] :cat:"
+    folder.symlink_to(built[0] / "dataset")
+    assert f"{folder}: 10 images" in maskfer("show", folder).output
+
+
 def test_synth_and_build_go_together(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     printed = maskfer("synth", "--out", raw, "--people", "2", "--per-person", "3", "--workers", "1")

@@ -21,6 +21,21 @@ DECISION = {
     "comparisons": [],
     "notes": [],
 }
+COMPARISON = {
+    "slice": "overall",
+    "metric": "accuracy",
+    "n": 100,
+    "people": 10,
+    "candidate": 0.8,
+    "champion": 0.9,
+    "difference": -0.1,
+    "interval": [-0.2, 0.0],
+    "bound": -0.2,
+    "confidence": 0.9,
+    "required": -0.02,
+    "verdict": "worse",
+    "note": "",
+}
 
 
 @pytest.fixture
@@ -106,6 +121,30 @@ def test_a_refused_version_needs_force_and_history_tells_the_story(maskfer: Mask
     assert [one["version"] for one in story["reigns"]] == [1, 2, 1]
     assert story["reigns"][0]["until"] == story["reigns"][1]["at"]
     assert story["champion"] == 1
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_reason_is_shown_as_it_was_written_whatever_brackets_it_has(maskfer: Maskfer) -> None:
+    reasons = ("see [/wiki/12]", "as [bold]Ann[/bold] said :warning:")
+    for version, reason in zip(("v2", "v1"), reasons, strict=True):
+        maskfer("models", "promote", version, "--force", "--reason", reason)
+    shown = _unwrapped(maskfer("models", "history"))
+    for reason in reasons:
+        assert _unwrapped(reason) in shown
+
+
+def test_a_decision_that_quotes_somebody_is_shown_as_it_was_recorded(
+    maskfer: Maskfer, registered: Registry, known_faces: KnownFaces
+) -> None:
+    reason = "a person rolled back from this release: see [/wiki/12]"
+    quoting = registered.register(known_faces.release(f"{registered.settings.model_name}-3"))
+    registered.record_decision(quoting, {**DECISION, "reason": reason, "comparisons": [COMPARISON]})
+    assert _unwrapped(maskfer("models", "show", "v3")).count(_unwrapped(reason)) == 2
+
+
+def _unwrapped(shown: str) -> str:
+    """The text without what a column's width does to it."""
+    return "".join(shown.split())
 
 
 @pytest.mark.usefixtures("registered")

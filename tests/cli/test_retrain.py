@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save
+
+from maskfer.cli.retrain import _report
 
 MASKFER = str(Path(sys.executable).with_name("maskfer"))
 
@@ -66,6 +69,20 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(
     assert failed.stderr.startswith("maskfer: error: ")
     assert said in failed.stderr
     assert files(tmp_path) == before
+
+
+def test_a_report_shows_a_reason_and_a_folder_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, reason = tmp_path / "[bold] :cat:", "a person rolled back from this release: see [/wiki/12]"
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"slices": {}}', encoding="utf-8")
+    decision = {"version": 2, "champion": 1, "promote": False, "reason": reason}
+    (folder / "decision.json").write_text(json.dumps(decision), encoding="utf-8")
+    _report((), folder=folder, name="maskfer")
+    shown = capsys.readouterr().out
+    assert f"because    {reason}\n" in shown
+    assert f"look next  {folder}: decision.md" in shown
 
 
 def test_the_graph_compiles_with_the_settings_of_the_cluster(tmp_path: Path) -> None:

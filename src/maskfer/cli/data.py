@@ -150,7 +150,8 @@ def _print(summary: Summary, *, title: str) -> None:
     from maskfer.data.summary import ORIGINS
     from maskfer.labels import ORIENTATIONS
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    # Names of folders and what a table says of its faces are no markup.
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
     labels = Table("split", "label", *ORIGINS.values(), title="Faces", title_justify="left")
     for split, label, *counts in summary.label_rows():
         labels.add_row(split, label, *map(str, counts))

@@ -200,7 +200,8 @@ def _report(
         table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
     for what, seconds, command in run.steps:
         table.add_row(what, f"{seconds:.1f}", command.replace(str(run.work) + "/", ""))
-    console = Console(soft_wrap=True, highlight=False)
+    # The name of a folder is no markup.
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(table)
     metrics, scored = champion["metrics"], pq.read_table(next(scores.glob("*.parquet")))
     unmasked, masked = (metrics[f"slices/{name}/accuracy"] for name in ("unmasked", "masked"))

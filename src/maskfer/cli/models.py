@@ -188,10 +188,10 @@ def new_table(title: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table to the terminal's width."""
+    """Print a table to the terminal's width, what people wrote into it as they wrote it."""
     from rich.console import Console
 
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def print_json(value: Any) -> None:

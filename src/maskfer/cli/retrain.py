@@ -128,7 +128,8 @@ def _report(steps: tuple[Step, ...], *, folder: Path, name: str) -> None:
     for kind in ("unmasked", "masked"):
         one = metrics["slices"].get(kind, {})
         figures.add_row(kind, str(one.get("n", 0)), _share(one.get("accuracy")), _share(one.get("macro_f1")))
-    console = Console(highlight=False, soft_wrap=True)
+    # Names of folders and what people wrote are no markup.
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(stages, figures, sep="\n")
     console.print(f"version    {name} v{decision['version']}: {_verdict(decision)}")
     console.print(f"because    {decision['reason']}")

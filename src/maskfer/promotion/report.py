@@ -30,7 +30,11 @@ def decision_table(decision: Mapping[str, Any]) -> Table:
         title=_title(decision),
         title_justify="left",
         title_style="bold",
-        caption=f"{'promoted' if decision['promote'] else 'not promoted'}: {decision['reason']}",
+        # As text: a reason may quote what a person wrote, which is no markup.
+        caption=Text(
+            f"{'promoted' if decision['promote'] else 'not promoted'}: {decision['reason']}",
+            style="table.caption",
+        ),
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
