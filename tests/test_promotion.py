@@ -91,6 +91,18 @@ def test_the_policy_file_is_the_default_policy() -> None:
         ("overal: {}", "overal"),
         ("overall: {margins: {accuracy: 2}, confidence: 0.9, minimum_faces: 1}", "accuracy"),
         ("overall: {margins: {speed: 0.1}, confidence: 0.9, minimum_faces: 1}", "speed"),
+        (
+            "overall: {margins: {f1: 0.1}, confidence: 0.9, minimum_faces: 1}",
+            r"overall\.margins\.f1.*should be 'accuracy' or 'macro_f1' \(got 'f1'\)",
+        ),
+        (
+            "orientation: {margins: {f1: 0.1}, confidence: 0.9, minimum_faces: 1}",
+            r"orientation\.margins\.f1.*should be 'accuracy' or 'macro_f1'",
+        ),
+        (
+            "per_class: {margins: {accuracy: 0.1}, confidence: 0.9, minimum_faces: 1}",
+            r"per_class\.margins\.accuracy.*should be 'f1' \(got 'accuracy'\)",
+        ),
         ("overall: [", "not valid YAML"),
         ("first_model: {confidence: 0.2}", "confidence"),
     ],

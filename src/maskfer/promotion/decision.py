@@ -19,7 +19,7 @@ from maskfer.errors import DatasetError
 from maskfer.evaluation.predictions import PredictionTable
 from maskfer.labels import ORIENTATIONS
 from maskfer.metrics import PairedCounts
-from maskfer.promotion.policy import Metric, PromotionPolicy, SlicePolicy
+from maskfer.promotion.policy import ClassPolicy, Metric, PromotionPolicy, SlicePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +145,14 @@ class _Slice:
 
     @classmethod
     def of(
-        cls, name: str, rows: Bool[np.ndarray, " n"], policy: SlicePolicy, *, class_index: int = 0
+        cls,
+        name: str,
+        rows: Bool[np.ndarray, " n"],
+        policy: SlicePolicy | ClassPolicy,
+        *,
+        class_index: int = 0,
     ) -> Self:
-        required = {metric: -margin for metric, margin in policy.margins.items()}
+        required: dict[Metric, float] = {metric: -margin for metric, margin in policy.margins.items()}
         return cls(name, rows, required, policy.confidence, policy.minimum_faces, class_index)
 
 

@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskfer.errors import ParamsError
 
-Metric = Literal["accuracy", "macro_f1", "f1"]
+WholeMetric = Literal["accuracy", "macro_f1"]
+"""Figures of all classes of a slice."""
+ClassMetric = Literal["f1"]
+"""Figures of one class."""
+Metric = Literal[WholeMetric, ClassMetric]
 Margin = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -21,12 +25,23 @@ class _Strict(BaseModel):
 class SlicePolicy(_Strict):
     """How one kind of slice is judged."""
 
-    margins: dict[Metric, Margin] = Field(min_length=1)
+    margins: dict[WholeMetric, Margin] = Field(min_length=1)
     """Per figure: by how much the candidate may be worse."""
     confidence: float = Field(ge=0.5, lt=1.0)
     """One-sided confidence that it is not worse by more; 0.5 asks only that it does not look worse."""
     minimum_faces: int = Field(ge=1)
     """A slice with fewer labelled faces is named, not judged."""
+
+
+class ClassPolicy(_Strict):
+    """How each class is judged."""
+
+    margins: dict[ClassMetric, Margin] = Field(min_length=1)
+    """Per figure: by how much the candidate may be worse."""
+    confidence: float = Field(ge=0.5, lt=1.0)
+    """As for a slice."""
+    minimum_faces: int = Field(ge=1)
+    """A class with fewer labelled faces is named, not judged."""
 
 
 class FirstModelPolicy(_Strict):
@@ -55,7 +70,7 @@ class PromotionPolicy(_Strict):
         margins={"accuracy": 0.05, "macro_f1": 0.10}, confidence=0.7, minimum_faces=100
     )
     """Each of the five."""
-    per_class: SlicePolicy = SlicePolicy(margins={"f1": 0.10}, confidence=0.7, minimum_faces=50)
+    per_class: ClassPolicy = ClassPolicy(margins={"f1": 0.10}, confidence=0.7, minimum_faces=50)
     """Each class, over all test faces."""
     first_model: FirstModelPolicy = FirstModelPolicy()
 
