@@ -171,6 +171,14 @@ def test_a_slice_too_small_to_judge_is_named_with_its_count() -> None:
     assert small.difference is not None
 
 
+def test_a_refusal_counts_the_figures_that_were_judged() -> None:
+    decision = decide(answered(seed=1, like=0.6, worse_where="masked", worse_by=0.08), answered(like=0.6))
+    told = list(verdicts(decision).values())
+    assert "not judged" in told
+    judged = len(told) - told.count("not judged")
+    assert f"in {told.count('worse')} of {judged} judged figures, most in" in decision.reason
+
+
 def test_a_test_set_too_small_for_any_judgement_promotes_nobody() -> None:
     policy = PromotionPolicy.model_validate(
         {"overall": {"margins": {"accuracy": 0.1}, "confidence": 0.9, "minimum_faces": 5000}}

@@ -91,7 +91,8 @@ def compare(
     if any(one.slice == "overall" and one.verdict == "not judged" for one in comparisons):
         reason = f"too few labelled test faces to judge anything: {comparisons[0].note}"
         return Decision(False, reason, champion_version, tuple(comparisons), notes)
-    reason = _complaint(worse, len(comparisons), champion_version) or (
+    judged = sum(one.verdict != "not judged" for one in comparisons)
+    reason = _complaint(worse, judged, champion_version) or (
         f"not worse than champion v{champion_version} beyond the margin on any judged slice"
     )
     if skipped:
@@ -237,7 +238,7 @@ def _complaint(worse: list[Comparison], judged: int, champion_version: int) -> s
         return ""
     worst = max(worse, key=lambda one: one.required - (one.bound or 0.0))
     return (
-        f"worse than champion v{champion_version} beyond the margin in {len(worse)} of {judged} figures, "
-        f"most in {worst.slice}: {worst.metric} {worst.candidate:.3f} against {worst.champion:.3f}, "
+        f"worse than champion v{champion_version} beyond the margin in {len(worse)} of {judged} judged "
+        f"figures, most in {worst.slice}: {worst.metric} {worst.candidate:.3f} against {worst.champion:.3f}, "
         f"may be lower by {-(worst.bound or 0.0):.3f}, allowed is {-worst.required:.3f}"
     )
