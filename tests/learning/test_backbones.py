@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,17 +162,38 @@ def test_weights_of_another_architecture_are_refused_with_what_differs(
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "weights.pth"])
-def test_a_file_that_holds_no_weights_is_refused_with_one_line(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"neither of the two formats",
+        # To torch each of these is a pickle, as far as it goes.
+        b"hello",
+        b"error: no such file",
+        b"version https://git-lfs.github.com/spec/v1",
+        pickle.dumps({"conv1.weight": 1.5}, protocol=2)[:-4],
+        pickle.dumps({"conv1.weight": "one"}, protocol=2).replace(b"one", b"\xff\xfe\xfd"),
+    ],
+    ids=["empty", "a sentence", "a word", "a message", "a pointer", "half a pickle", "damaged text"],
+)
+def test_a_file_that_holds_no_weights_is_refused_with_one_line(
+    tmp_path: Path, file: str, content: bytes
+) -> None:
     path = tmp_path / file
-    path.write_bytes(b"neither of the two formats")
+    path.write_bytes(content)
 
     with pytest.raises(TrainingError, match="not a file of weights") as caught:
         load_pretrained(resnet18(width=NARROW), path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+@pytest.mark.parametrize(
+    ("saved", "holds"),
+    [([torch.zeros(1)], "list"), ({"state_dict": {}}, "dict"), ({0: torch.zeros(1)}, "dict")],
+    ids=["a list", "a whole training", "numbers for names"],
+)
+def test_what_is_no_state_dict_is_refused_with_what_it_is(tmp_path: Path, saved: object, holds: str) -> None:
+    torch.save(saved, tmp_path / "saved.pth")
 
-    with pytest.raises(TrainingError, match="holds list, expected names and tensors"):
-        load_pretrained(resnet18(width=NARROW), tmp_path / "list.pth")
+    with pytest.raises(TrainingError, match=f"holds {holds}, expected names and tensors"):
+        load_pretrained(resnet18(width=NARROW), tmp_path / "saved.pth")

