@@ -25,6 +25,8 @@ def test_the_names_of_systems_are_unlike_and_all_can_be_made() -> None:
         {"backbone": "resnet18", "width_multiplier": 0.5},
         {"spatial_transformer": True, "masked_branch_weight": 0.2},
         {"aligned": False},
+        {"model": "ran", "pretrained": "resnet18.pth"},
+        {"backbone": "face_resnet", "pretrained": "own.safetensors"},
     ],
 )
 def test_a_system_is_what_its_name_says_whatever_the_parameters_are(changed: dict[str, Any]) -> None:
@@ -34,6 +36,7 @@ def test_a_system_is_what_its_name_says_whatever_the_parameters_are(changed: dic
 
     assert {one.epochs for one in made.values()} == {3}
     assert [name for name, one in made.items() if one.knows_faces] == ["face_resnet"]
+    assert {one.pretrained for one in made.values()} == {None}
     ours = made["two_branch"]
     assert (ours.model, ours.backbone, ours.attention) == ("two_branch", "small", "heatmap")
     assert not ours.spatial_transformer
@@ -51,10 +54,20 @@ def test_a_system_is_what_its_name_says_whatever_the_parameters_are(changed: dic
 
 
 def test_parameters_that_a_system_cannot_have_name_it() -> None:
-    base = Params.model_validate({"expression": {"pretrained": "weights.safetensors"}})
+    wrong = {"expression": {"model": "deep_emotion", "pretrained": "weights.safetensors"}}
 
-    with pytest.raises(ParamsError, match=r"system deep_emotion: .*pretrained has no effect"):
-        systems.SYSTEMS["deep_emotion"].params(base, seed=1)
+    with pytest.raises(ParamsError, match=r"system wrong: .*pretrained has no effect"):
+        systems.System("wrong", "weights that nobody has", wrong).params(Params(), seed=1)
+
+
+def test_the_rate_of_given_weights_is_a_rate_like_others() -> None:
+    base = Params.model_validate({"expression": {"backbone": "face_resnet", "pretrained_rate": 0.5}})
+
+    made = {name: system.params(base, seed=1).expression for name, system in systems.SYSTEMS.items()}
+
+    default = Params().expression.pretrained_rate
+    assert {one.pretrained_rate for name, one in made.items() if name != "face_resnet"} == {default}
+    assert made["face_resnet"].pretrained_rate == 0.5
 
 
 @pytest.mark.parametrize("name", ["landmark_split", "gacnn", "narrow_oadn", "narrow_gacnn_aligned"])

@@ -22,11 +22,13 @@ _WHOLE: Final[Mapping[str, Mapping[str, Any]]] = {
         "aligned": False,
         "spatial_transformer": False,
         "width_multiplier": 1.0,
+        "pretrained": None,
     },
     "mask_classifier": {"spatial_transformer": True},
 }
 """What a row of the table is, whatever params.yaml says: approach 2 as it was published, from which each
-system differs. The default is the one that is aligned."""
+system differs. The default is the one that is aligned. No row starts from a file of the user's: it would fit
+one backbone of the table, and raise that row above the others without a word in its title."""
 _PUBLISHED_LANDMARKS: Final[Mapping[str, Any]] = {"width": 32}
 """For the published methods that read landmarks, a network as wide as the features they are read beside. The
 default's own is half as wide, for its time a face."""
