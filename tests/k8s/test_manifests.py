@@ -120,6 +120,15 @@ def test_images_have_a_version_and_every_container_has_limits(documents: list[Do
         assert "memory" in container["resources"]["limits"]
 
 
+def test_what_the_service_admits_at_a_time_fits_its_memory(documents: list[Document]) -> None:
+    [container] = [container for container in _containers(documents) if container["name"] == "scoring"]
+    limits = {variable["name"]: variable.get("value") for variable in container["env"]}
+    bodies = int(limits["MASKFER_MAX_REQUESTS"]) * int(limits["MASKFER_MAX_BODY_BYTES"])
+    pictures = 32 * 3 * int(limits["MASKFER_MAX_PIXELS"])  # a large node's cores, each with one decoded
+    memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30
+    assert bodies + pictures + 512 * 2**20 < memory
+
+
 def test_nothing_runs_as_root_or_can_write_to_its_image(documents: list[Document]) -> None:
     for workload in _workloads(documents):
         pod = _pod(workload)["spec"]
