@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -46,6 +48,17 @@ def test_a_box_far_outside_still_gives_a_crop_of_the_asked_size() -> None:
     crop, _ = crop_face(np.full((20, 20, 3), 7, np.uint8), Box(500, 500, 30, 30), size=96, context=1.2)
     assert crop.shape == (96, 96, 3)
     assert (crop == 7).all()
+
+
+def test_a_crop_over_the_edge_of_a_wide_picture_takes_no_more_memory_than_its_square() -> None:
+    image = np.full((100, 200_000, 3), 90, np.uint8)
+    tracemalloc.start()
+    try:
+        crop_face(image, Box(1_000, -100, 300, 300), size=96, context=1.0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * 300 * 300 * 3
 
 
 def test_models_get_grey_levels_from_colour_and_grey_alike() -> None:

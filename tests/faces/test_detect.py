@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,6 +76,34 @@ def test_a_crop_that_the_face_fills_is_found(detector: FaceDetector, drawn_faces
 def test_a_picture_without_a_face_gives_none(detector: FaceDetector, shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     assert detector.detect(noise) == []
+
+
+@pytest.mark.parametrize("shape", [(12_000, 100), (100, 12_000), (10, 1_000_000), (65_000, 760)])
+def test_a_thin_picture_without_a_face_takes_no_more_memory_than_itself(
+    detector: FaceDetector, shape: tuple[int, int]
+) -> None:
+    image = np.full((*shape, 3), 90, np.uint8)
+    tracemalloc.start()
+    try:
+        assert detector.detect(image) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_a_face_that_a_border_shows_is_found_at_its_place_among_many_pixels(
+    detector: FaceDetector, frontal_face: DrawnFace
+) -> None:
+    # Without its outline a face is found only once something is around it.
+    (left, top), (right, bottom) = frontal_face.landmarks.min(axis=0), frontal_face.landmarks.max(axis=0)
+    x, y = (right - left) / 4, (bottom - top) / 4
+    middle = frontal_face.image[int(top + y) : int(bottom - y), int(left + x) : int(right - x)]
+    few = np.asarray(cv2.resize(middle, (600, 600), interpolation=cv2.INTER_LINEAR), np.uint8)
+    many = np.asarray(cv2.resize(few, (5_400, 5_400), interpolation=cv2.INTER_NEAREST), np.uint8)
+    (expected,) = as_array(detector.detect(few))
+    (found,) = as_array(detector.detect(many))
+    np.testing.assert_allclose(np.array(found[1:]) / 9, expected[1:], atol=0.05 * 600)
 
 
 def test_a_view_into_a_larger_picture_is_as_good_as_a_copy(

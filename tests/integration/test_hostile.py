@@ -238,6 +238,17 @@ def test_thousands_of_hostile_requests_are_refused_without_a_fault(watched: Serv
     assert not any("exception" in line for line in watched.lines())
 
 
+@pytest.mark.parametrize("shape", [(10, 1_000_000), (65_000, 760)])
+def test_a_thin_picture_has_no_face_and_takes_no_room_for_one(
+    watched: Served, shape: tuple[int, int]
+) -> None:
+    content = cv2.imencode(".png", np.full((*shape, 3), 90, np.uint8))[1].tobytes()
+    with watched.client() as client:
+        answer = client.post("/analyze", content=content)
+    assert answer.status_code == 200
+    assert answer.json()["faces"] == []
+
+
 def _check(answer: Answer, method: str) -> None:
     assert answer.status < 500 or answer.status == 503, answer
     text = answer.body.decode("utf-8", "replace")

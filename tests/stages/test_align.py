@@ -27,12 +27,14 @@ def test_every_picture_becomes_a_face_or_a_reject_with_its_reason(raw_faces: Pat
     raw = tmp_path / "raw"
     shutil.copytree(raw_faces, raw)
     cv2.imwrite(str(raw / "neutral/wall.png"), np.full((200, 200, 3), 128, np.uint8))
+    cv2.imwrite(str(raw / "neutral/line.png"), np.full((10, 100_000, 3), 128, np.uint8))
     (raw / "neutral/broken.png").write_bytes(b"\x89PNG and nothing more")
     report = align.run(records_of(raw, tmp_path / "r"), tmp_path / "a", raw=raw, params=PARAMS)
 
-    assert (report.images, report.faces, report.rejected) == (11, 9, 2)
+    assert (report.images, report.faces, report.rejected) == (12, 9, 3)
     assert {(reject.image, reject.reason) for reject in read_rejects(tmp_path / "a/rejects.csv")} == {
         ("neutral/wall.png", "no face found"),
+        ("neutral/line.png", "no face found"),
         ("neutral/broken.png", "the file does not decode as a picture"),
     }
     table = FacesTable.read(tmp_path / "a/faces.parquet")

@@ -63,7 +63,10 @@ def _cut(image: Image, frame: CropFrame) -> Image:
         return image[frame.top : bottom, frame.left : right]
     rows = np.clip(np.arange(frame.top, bottom), 0, height - 1)
     columns = np.clip(np.arange(frame.left, right), 0, width - 1)
-    return image[rows][:, columns]
+    # What of the picture is in it first: whole rows of a wide picture would be many times the square.
+    seen = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    square: Image = seen[rows - rows[0]][:, columns - columns[0]]
+    return square
 
 
 def without_color(

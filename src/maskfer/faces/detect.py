@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ _MIN_SIDE_PX: Final = 96
 """Smaller pictures are enlarged to this: the network's coarsest stride is 32 pixels."""
 _BORDER: Final = 0.25
 """Width of the border that a close crop gets, in units of its longer side."""
+_MAX_BORDERED_PX: Final = 64_000_000
+"""Most pixels of a full-size picture with its border, which one of 24 megapixels has at 3:2.
+
+A thin one would be mostly border: of 65,000 x 760 it makes 97,500 x 33,260.
+"""
 _GREY: Final = (127, 127, 127)
 
 _Rows = Float32[np.ndarray, "faces 15"]
@@ -77,14 +83,7 @@ class _ScaleSearch(ABC):
         return [_detection(row) for row in faces[order]]
 
     def _find_at(self, image: Image, *, scale: float) -> _Rows:
-        if scale != 1.0:
-            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            height, width = image.shape[:2]
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            small = cv2.resize(image, size, interpolation=method)
-        else:
-            small = image
-        candidates = self._find(np.ascontiguousarray(small, np.uint8))
+        candidates = self._find(np.ascontiguousarray(_scaled(image, scale), np.uint8))
         good = (candidates[:, 0] >= self.min_confidence) & (candidates[:, 3:5].min(axis=1) > 0)
         faces: _Rows = candidates[good]
         faces[:, 1:] /= np.float32(scale)
@@ -93,6 +92,12 @@ class _ScaleSearch(ABC):
     def _find_bordered(self, image: Image, *, longer: int) -> _Rows:
         # A crop that a face fills to its edges is found once there is something around it.
         border = max(1, round(_BORDER * longer))
+        reduced = 1.0
+        if math.prod(side + 2 * border for side in image.shape[:2]) > _MAX_BORDERED_PX:
+            # Only then, because boxes come out a few pixels elsewhere in this order.
+            reduced = self.sides_px[0] / (longer + 2 * border)
+            image = _scaled(image, reduced)
+            border = round(border * reduced)
         bordered = cv2.copyMakeBorder(
             image, border, border, border, border, cv2.BORDER_CONSTANT, value=_GREY
         ).astype(np.uint8, copy=False)
@@ -100,7 +105,18 @@ class _ScaleSearch(ABC):
         faces = self._find_at(bordered, scale=min(max(full, _MIN_SIDE_PX), self.sides_px[0]) / full)
         faces[:, 1:3] -= border
         faces[:, 5:] -= border
+        faces[:, 1:] /= np.float32(reduced)
         return faces
+
+
+def _scaled(image: Image, scale: float) -> Image:
+    """Return the picture at another size, the same where the scale is 1; of a thin one a line is left."""
+    if scale == 1.0:
+        return image
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
 class SlimeFaceDetector(_ScaleSearch):
