@@ -20,6 +20,7 @@ from maskfer.errors import ServiceUnavailable
 from maskfer.golden import checked_analyzer
 from services.model import load_model
 from services.scoring.batching import cores
+from services.scoring.statistics_database import open_engine
 
 _START_S: Final = 120.0
 _END_S: Final = 30.0
@@ -30,8 +31,11 @@ def serve(settings: Settings, *, model: str | None, host: str, port: int, worker
     """Become the BentoML server once it is sure that it can answer; never returns.
 
     This process is replaced, so that signals reach the server itself and no process is left in between.
-    Raises `ServiceUnavailable` where the port is taken, and what `load_model` and `checked_analyzer` raise.
+    Raises `ServiceUnavailable` where the port is taken, `ParamsError` where the statistics have no address,
+    and what `load_model` and `checked_analyzer` raise.
     """
+    # Not connected: a database that is away at the start is no reason not to score.
+    open_engine(settings.statistics_address).dispose()
     check_port(host, port)
     reference = model or settings.scoring_model
     checked_analyzer(load_model(reference, settings).release)

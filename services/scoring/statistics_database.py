@@ -20,12 +20,18 @@ _EXPECTED: Final = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/D
 
 
 def open_engine(url: str) -> sql.Engine:
-    """Return an engine that waits for nothing without end; `ParamsError` for any other database."""
+    """Return an engine that waits for nothing without end, and that has not connected yet.
+
+    Raises `ParamsError` for any other database, and for an address that cannot be one.
+    """
     try:
-        address = sql.make_url(url)
-    except ArgumentError as error:
+        return _engine(sql.make_url(url))
+    except (ArgumentError, ValueError) as error:  # the second where a port or an option does not parse
         raise ParamsError(f"MASKFER_STATISTICS_URL: is no database address; {_EXPECTED}") from error
-    if address.get_backend_name() == "sqlite":
+
+
+def _engine(address: sql.URL) -> sql.Engine:
+    if address.drivername in ("sqlite", "sqlite+pysqlite"):
         engine = sql.create_engine(address, connect_args={"timeout": _SQLITE_S})
         sql.event.listen(engine, "connect", _set_up_sqlite)
         return engine

@@ -279,10 +279,10 @@ def test_bentoml_serves_it_too_and_its_worker_ends_when_it_is_killed(
         assert gone(children)
 
 
-def _serve_and_fail(home: Path, *arguments: str) -> str:
+def _serve_and_fail(home: Path, *arguments: str, **settings: str) -> str:
     answer = subprocess.run(
         [MASKFER, "serve", *arguments],
-        env=environment(home),
+        env=environment(home, **settings),
         capture_output=True,
         text=True,
         timeout=60,
@@ -301,6 +301,17 @@ def test_a_port_in_use_is_one_line(service: str, tiny_release: Release, tmp_path
 
 def test_a_missing_registry_is_one_line(tmp_path: Path) -> None:
     assert "registry" in _serve_and_fail(tmp_path, "--port", str(free_port()))
+
+
+@pytest.mark.parametrize("address", ["mysql://root@localhost/x", "postgresql://u:secret@host:port/db"])
+def test_statistics_without_an_address_are_one_line(
+    tiny_release: Release, tmp_path: Path, address: str
+) -> None:
+    arguments = ("--port", str(free_port()), "--model", str(tiny_release.path))
+    line = _serve_and_fail(tmp_path, *arguments, MASKFER_STATISTICS_URL=address)
+    assert "MASKFER_STATISTICS_URL" in line
+    assert "expected sqlite:///FILE or postgresql://" in line
+    assert "secret" not in line
 
 
 def test_a_damaged_release_is_one_line(tiny_release: Release, tmp_path: Path) -> None:

@@ -391,7 +391,18 @@ def test_what_was_deleted_while_somebody_read_the_file_leaves_its_log_afterwards
         assert not _in_the_files("a-word-to-find", tmp_path)
 
 
-@pytest.mark.parametrize("url", ["mysql://root@localhost/x", "statistics.db", "://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://root@localhost/x",
+        "statistics.db",
+        "://",
+        "postgresql://u:p@host:port/db",
+        "sqlite://host/x",
+        "sqlite+other:///x",
+        "sqlite:///x?timeout=soon",
+    ],
+)
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(ParamsError, match="MASKFER_STATISTICS_URL"):
         Statistics(url, days=30)
