@@ -16,7 +16,10 @@ from maskfer.config import Settings
 from services.scoring import metrics
 
 MAX_HEAD_BYTES: Final = 64 * 2**10
-"""Most bytes of a request's head, give or take what arrives at once; uvicorn would keep any number."""
+"""Most bytes of a request's head, give or take what arrives at once; uvicorn would keep any number.
+
+As many, but not of its body, may come after it in a row: what chunks are framed in, and trailers.
+"""
 _MESSAGE_ROOM_BYTES: Final = 64 * 2**10
 """How far a live message may be over its limit and still be told so; room for the longest text as well."""
 _REFUSAL: Final = (
@@ -83,6 +86,8 @@ class Guarded(_Base):  # type: ignore[misc]
     """The request that was not, and how many looks before it was not either."""
     _head_bytes: int | None = None
     """Of the head that is arriving; None between heads."""
+    _loose_bytes: int | None = None
+    """What arrived since the head, or the last of its body; None between requests and within a head."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection, or refuse it where there are too many."""
@@ -98,20 +103,41 @@ class Guarded(_Base):  # type: ignore[misc]
         self._head_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a line of the head; a trailer, which nobody reads and uvicorn would add to them, is let go."""
+        if self._head_bytes is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Count no more."""
-        self._head_bytes = None
+        """Count what is no body from here on."""
+        self._head_bytes, self._loose_bytes = None, 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Count anew: how much a body may be is not decided here."""
+        self._loose_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Count no more."""
+        self._loose_bytes = None
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
-        """Refuse a head over the limit, whose end may never come."""
+        """Refuse a head over the limit, whose end may never come; cut off trailers like it."""
         if self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 metrics.refused("head")
                 self._refuse(_LONG, _LONG_BODY)
                 return
-        super().data_received(data)
+        if self._loose_bytes is not None:
+            self._loose_bytes += len(data)
+        super().data_received(data)  # which counts anew where there was a body in it
+        if (self._loose_bytes or 0) > MAX_HEAD_BYTES and not self.transport.is_closing():
+            # No answer: this request's own may have begun.
+            metrics.refused("head")
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look no more."""

@@ -77,6 +77,8 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         await _echo_lengths(receive, send)
         return
     body = _LARGE if scope["path"] == "/large" else b"small"
+    if scope["path"] == "/told":
+        body = await _told(scope, receive)
     length = str(len(body)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
     if body is _LARGE:
@@ -84,6 +86,15 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.01)
         body = body[-1:]  # this one waits until there is room for it
     await send({"type": "http.response.body", "body": body})
+
+
+async def _told(scope: Scope, receive: Receive) -> bytes:
+    """How long the body was, and the names of the headers once it is there."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    return b"%d %b" % (length, b" ".join(name for name, _ in scope["headers"]))
 
 
 async def _echo_lengths(receive: Receive, send: Send) -> None:
@@ -145,6 +156,37 @@ def test_heads_within_the_limit_are_answered_each_for_itself(port: int) -> None:
         for _ in range(5):
             connection.sendall(_ask("/small", b"X-Long: %b\r\n" % (b"x" * (MAX_HEAD_BYTES // 2))))
             assert connection.recv(65_536).endswith(b"small")
+
+
+_CHUNKED = b"POST /told HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_trailers_are_headers_neither_of_their_request_nor_of_the_next(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), _WAIT_S) as connection:
+        for _ in range(2):
+            connection.sendall(_CHUNKED + b"3\r\nabc\r\n0\r\nX-One: 1\r\nX-Two: 2\r\n\r\n")
+            assert connection.recv(65_536).endswith(b"\r\n\r\n3 host transfer-encoding")
+
+
+@pytest.mark.parametrize("chunks", [b"3\r\nabc\r\n0\r\nX-Long: ", b"3\r\nabc\r\n0\r\n", b"3;"])
+@pytest.mark.parametrize("path", [b"/told", b"/small"])
+def test_who_sends_trailers_or_framing_without_end_is_cut_off(port: int, chunks: bytes, path: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), _WAIT_S) as connection:
+        connection.sendall(_CHUNKED.replace(b"/told", path) + chunks)
+        many = b"x" * 1_000 if chunks[-1:] in b" ;" else b"X-Short: y\r\n" * 80
+        with pytest.raises(ConnectionError):  # noqa: PT012 - at whichever attempt
+            for _ in range(20_000):
+                connection.sendall(many)
+
+
+def test_a_body_in_small_chunks_is_taken_though_their_framing_is_over_the_limit(port: int) -> None:
+    count = MAX_HEAD_BYTES // 2
+    with socket.create_connection(("127.0.0.1", port), _WAIT_S) as connection:
+        connection.sendall(_CHUNKED)
+        for _ in range(8):
+            connection.sendall(b"1\r\nx\r\n" * (count // 8))
+        connection.sendall(b"0\r\n\r\n")
+        assert connection.recv(65_536).endswith(b"\r\n\r\n%d host transfer-encoding" % count)
 
 
 def test_what_was_asked_in_one_go_is_answered_before_the_connection_closes(port: int) -> None:
