@@ -30,6 +30,13 @@ _NPY_HEADER: Final = re.compile(
 """What `numpy.save` writes; of the types those that are a letter and a size."""
 _FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that state the picture's size (SOF0-15 without DHT, JPG, DAC)."""
+_MAX_MARKERS: Final = 1_000
+"""Markers of a JPEG that are looked at for it: a colour profile takes 255 at most.
+
+Megabytes of empty segments would keep every other request waiting for half a second.
+"""
+_FILL: Final = re.compile(rb"\xff+")
+"""What may stand before a JPEG marker, with the marker's first byte."""
 
 
 def decode_picture(content: bytes, *, max_pixels: int) -> Image:
@@ -150,13 +157,12 @@ def _too_many(got: int, limit: int) -> InputError:
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
     at = 2
-    while True:
-        if content[at] != 0xFF:
+    for _ in range(_MAX_MARKERS):
+        fill = _FILL.match(content, at)
+        if fill is None:
             raise ImageError("picture: its JPEG header is damaged; send a whole picture")
+        at = fill.end() - 1
         marker = content[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
         if marker in _FRAME_MARKERS:
             height, width = struct.unpack(">HH", content[at + 5 : at + 9])
             return int(width), int(height)
@@ -165,6 +171,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             continue
         (length,) = struct.unpack(">H", content[at + 2 : at + 4])
         at += 2 + max(int(length), 2)
+    raise ImageError("picture: its JPEG header states no size; send a whole picture")
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import resource
 import struct
+import time
 import zipfile
 import zlib
 
@@ -238,6 +239,24 @@ def test_a_jpeg_with_a_second_and_larger_size_is_refused() -> None:
     assert picture_size(content) == (64, 48)
     with pytest.raises(ImageError):
         decode_picture(content, max_pixels=10_000)
+
+
+@pytest.mark.parametrize("before", [b"\xff\xe0\0\2" * 200, b"\xff" * 1_000, b"\xff\xed\0\x0ametadata" * 200])
+def test_what_stands_before_the_size_of_a_jpeg_is_passed_over(before: bytes) -> None:
+    content = _FORMATS["jpeg"][:2] + before + _FORMATS["jpeg"][2:]
+    assert picture_size(content) == (64, 48)
+    assert decode_picture(content, max_pixels=64 * 48).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "endless", [b"\xff", b"\xff\xe0\0\2", b"\xff\xe0\0\0", b"\xff\xd0", b"\xff\xff\xff\x01"]
+)
+def test_of_a_jpeg_of_megabytes_without_a_size_only_the_start_is_read(endless: bytes) -> None:
+    content = b"\xff\xd8\xff" + endless * (4 * 2**20 // len(endless))
+    started_s = time.thread_time()
+    with pytest.raises(ImageError, match="header"):
+        picture_size(content)
+    assert time.thread_time() - started_s < 0.1  # it takes a hundredth; marker by marker, four tenths
 
 
 def test_a_webp_whose_canvas_is_smaller_than_its_picture_is_refused() -> None:
