@@ -16,6 +16,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from maskfer.faces import detect
+
 _K8S = Path(__file__).resolve().parents[2] / "k8s"
 _OVERLAYS = sorted(folder.name for folder in (_K8S / "overlays").iterdir())
 _MADE_BY_THE_TEAM = {"maskfer-registry-db", "maskfer-scoring-tokens", "maskfer-statistics-db"}
@@ -124,7 +126,8 @@ def test_what_the_service_admits_at_a_time_fits_its_memory(documents: list[Docum
     [container] = [container for container in _containers(documents) if container["name"] == "scoring"]
     limits = {variable["name"]: variable.get("value") for variable in container["env"]}
     bodies = int(limits["MASKFER_MAX_REQUESTS"]) * int(limits["MASKFER_MAX_BODY_BYTES"])
-    pictures = 32 * 3 * int(limits["MASKFER_MAX_PIXELS"])  # a large node's cores, each with one decoded
+    # A node's cores, each with a picture decoded and one with a border.
+    pictures = 16 * 3 * (int(limits["MASKFER_MAX_PIXELS"]) + detect._MAX_BORDERED_PX)
     memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30
     assert bodies + pictures + 512 * 2**20 < memory
 

@@ -28,8 +28,8 @@ _MIN_SIDE_PX: Final = 96
 """Smaller pictures are enlarged to this: the network's coarsest stride is 32 pixels."""
 _BORDER: Final = 0.25
 """Width of the border that a close crop gets, in units of its longer side."""
-_MAX_BORDERED_PX: Final = 64_000_000
-"""Most pixels of a full-size picture with its border, which one of 24 megapixels has at 3:2.
+_MAX_BORDERED_PX: Final = 16_000_000
+"""Most pixels of a full-size picture with its border, 48 MB; one of 6 megapixels has as many at 3:2.
 
 A thin one would be mostly border: of 65,000 x 760 it makes 97,500 x 33,260.
 """
