@@ -12,7 +12,7 @@ from pathlib import Path
 
 from maskfer.errors import InputError
 
-_KEPT = ".gitignore"
+KEPT = ".gitignore"
 """DVC writes one beside each output that git does not ignore yet."""
 
 
@@ -37,8 +37,8 @@ def new_folder(out: Path, *, holds: Collection[str]) -> Iterator[Path]:
         yield work
         # Again: the block may have taken hours.
         check_replaceable(out, holds=holds)
-        if (out / _KEPT).is_file():
-            shutil.copyfile(out / _KEPT, work / _KEPT)
+        if (out / KEPT).is_file():
+            shutil.copyfile(out / KEPT, work / KEPT)
         _take_place(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -56,7 +56,7 @@ def check_replaceable(
         if source.resolve().is_relative_to(out.resolve()):
             raise InputError(f"{out}: would take the place of the input {source}; name another folder")
     check_folder(out)
-    names = sorted(entry.name for entry in out.iterdir() if entry.name != _KEPT) if out.exists() else []
+    names = sorted(entry.name for entry in out.iterdir() if entry.name != KEPT) if out.exists() else []
     strangers = [name for name in names if name not in holds]
     if strangers:
         raise InputError(

@@ -37,7 +37,8 @@ def test_rejects_are_listed_and_do_not_fail_the_command(photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 pictures: 1 masked, 1 rejected (0 unreadable); 1 faces masked" in done.stdout
     assert (tmp_path / "rejects.csv").read_text() == "image,reason\nwall.png,no face found\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"face.png", "face.png.region.png", "rejects.csv"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"face.png", "face.png.region.png", "rejects.csv", ".maskfer-mask"}
 
 
 @pytest.mark.parametrize(
@@ -48,13 +49,16 @@ def test_rejects_are_listed_and_do_not_fail_the_command(photos, tmp_path):
         (["{photos}/labels.csv"], "no such file or folder"),
         (["{empty}"], "no picture among 0 files"),
         (["{photos}/wall.png"], "no face could be masked in 1 pictures"),
+        (["{photos}", "--out", "{mine}"], "holds face.png and no .maskfer-mask"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(photos, tmp_path, arguments, message):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    filled = [argument.format(photos=photos, empty=empty) for argument in arguments]
-    done = maskfer("mask", *filled, "--out", tmp_path / "out")
+    empty, mine = tmp_path / "empty", tmp_path / "mine"
+    for folder in (empty, mine):
+        folder.mkdir()
+    (mine / "face.png").touch()
+    filled = [argument.format(photos=photos, empty=empty, mine=mine) for argument in arguments]
+    done = maskfer("mask", "--out", tmp_path / "out", *filled)
     assert done.returncode == 2
     assert done.stderr.startswith("maskfer: error: ")
     assert done.stderr.count("\n") == 1

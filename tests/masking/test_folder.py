@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import struct
@@ -18,6 +19,7 @@ from maskfer.labels import Orientation
 from maskfer.masking import folder
 from maskfer.masking.folder import FolderReport, mask_folder
 from maskfer.masking.picture import MaskWearer, StyleChoice
+from maskfer.masking.written import LIST
 
 
 def masked(source: Path, out: Path, **options) -> FolderReport:
@@ -29,8 +31,16 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != LIST
     }
+
+
+def copies(folder: Path, **originals: Path) -> Path:
+    """Make a folder of pictures: a name, whose `_` becomes a dot, for each original."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, original in originals.items():
+        shutil.copy(original, folder / name.replace("_", "."))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +155,7 @@ def test_a_name_as_long_as_names_can_be_stops_no_other_picture(
     listed = (tmp_path / "out" / folder.REJECTS).read_text().splitlines()[1:]
     assert listed == [f"{long},cannot be written: File name too long"] * (2 - written)
     assert (tmp_path / "out" / long).exists() == (written == 2)
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [LIST]
 
 
 def test_a_name_that_is_not_utf8_stays_and_is_listed_with_escapes(photo_folder, tmp_path):
@@ -155,8 +165,9 @@ def test_a_name_that_is_not_utf8_stays_and_is_listed_with_escapes(photo_folder, 
         (source / os.fsdecode(name)).write_bytes((photo_folder / of).read_bytes())
     report = masked(source, out)
     assert (report.written, report.rejected) == (1, 1)
-    assert {os.fsencode(path.name) for path in out.iterdir()} == {b"caf\xe9.jpg", b"rejects.csv"}
+    assert {os.fsencode(name) for name in tree(out)} == {b"caf\xe9.jpg", b"rejects.csv"}
     assert (out / folder.REJECTS).read_text() == "image,reason\nmur\\udce9.png,no face found\n"
+    assert masked(source, out) == report
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
@@ -196,6 +207,152 @@ def test_the_originals_are_never_overwritten(photo_folder, tmp_path, out):
         with pytest.raises(InputError, match="would overwrite"):
             masked(given, source / out)
     assert tree(tmp_path) == before
+
+
+def test_a_folder_with_pictures_of_its_own_is_no_place_for_masked_ones(photo_folder, tmp_path):
+    source = copies(tmp_path / "2023", a_jpg=photo_folder / "a.jpg")
+    out = copies(tmp_path / "2024", a_jpg=photo_folder / "people" / "b.png")
+    before = tree(tmp_path)
+    for given in (source, source / "a.jpg"):
+        with pytest.raises(
+            InputError, match=r"2024: holds a\.jpg and no \.maskfer-mask, .* a new or empty folder"
+        ):
+            masked(given, out)
+    assert tree(tmp_path) == before
+    assert not (out / LIST).exists()
+
+
+def test_originals_in_an_output_folder_below_the_source_are_neither_left_out_nor_overwritten(
+    photo_folder, tmp_path
+):
+    source = copies(tmp_path / "photos", a_jpg=photo_folder / "a.jpg")
+    out = copies(source / "2023", a_jpg=photo_folder / "a.jpg")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=r"2023: holds a\.jpg and no \.maskfer-mask"):
+        masked(source, out)
+    assert tree(tmp_path) == before
+
+
+def test_an_original_put_into_an_output_folder_below_the_source_is_not_left_out_without_a_word(
+    photo_folder, tmp_path
+):
+    source = copies(tmp_path / "photos", a_jpg=photo_folder / "a.jpg")
+    masked(source, source / "masked")
+    copies(source / "masked" / "more", b_png=photo_folder / "people" / "b.png")
+    with pytest.raises(InputError, match=r"masked: holds more/b\.png, which this command did not write"):
+        masked(source, source / "masked")
+
+
+def test_the_rejects_of_a_dataset_are_not_replaced(photo_folder, tmp_path):
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    for name in ("faces.parquet", "rejects.csv"):
+        (dataset / name).write_text("the dataset's")
+    with pytest.raises(InputError, match=r"dataset: holds faces\.parquet"):
+        masked(photo_folder / "a.jpg", dataset)
+    assert tree(dataset) == dict.fromkeys(("faces.parquet", "rejects.csv"), b"the dataset's")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "nobody.png", "a.jpg.region.png", "rejects.csv"])
+def test_what_was_put_into_an_output_folder_or_edited_there_is_not_replaced(photo_folder, tmp_path, name):
+    source = copies(tmp_path / "in", a_jpg=photo_folder / "a.jpg", nobody_png=photo_folder / "nobody.png")
+    out = tmp_path / "out"
+    masked(source, out)
+    (out / name).write_bytes(b"masked by hand")
+    before = tree(out)
+    with pytest.raises(InputError, match=f"out: holds {name}, which this command did not write or which has"):
+        masked(source, out, regions=True, seed=6)
+    assert tree(out) == before
+
+
+def test_a_folder_is_masked_again_into_its_copied_output_and_notes_beside_it_stay(photo_folder, tmp_path):
+    source = copies(tmp_path / "in", a_jpg=photo_folder / "a.jpg")
+    masked(source, tmp_path / "first", regions=True)
+    out = shutil.copytree(tmp_path / "first", tmp_path / "out", copy_function=shutil.copyfile)
+    (out / "notes.txt").write_text("mine")
+    first = tree(out)
+    masked(source, out, regions=True, seed=6)
+    second = tree(out)
+    assert second.keys() == first.keys()
+    assert {name for name in first if first[name] == second[name]} == {"notes.txt", "rejects.csv"}
+    masked(source, out, regions=True)
+    assert tree(out) == first
+
+
+def test_pictures_are_masked_one_by_one_into_one_folder(photo_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".gitignore").touch()
+    for name in ("a.jpg", "grey.png"):
+        masked(photo_folder / name, tmp_path / "out")
+    assert tree(tmp_path / "out").keys() == {".gitignore", "a.jpg", "grey.png", "rejects.csv"}
+
+
+def test_of_a_picture_that_is_rejected_now_nothing_stays(photo_folder, tmp_path):
+    source = copies(tmp_path / "in", a_jpg=photo_folder / "a.jpg", b_png=photo_folder / "people" / "b.png")
+    out = tmp_path / "out"
+    masked(source, out, regions=True)
+    copies(source, b_png=photo_folder / "nobody.png")
+    assert masked(source, out, regions=True).written == 1
+    assert tree(out).keys() == {"a.jpg", "a.jpg.region.png", "rejects.csv"}
+    copies(source, a_jpg=photo_folder / "broken.jpg")
+    with pytest.raises(ImageError):
+        masked(source / "a.jpg", out)
+    assert tree(out).keys() == {"rejects.csv"}
+
+
+def test_a_region_does_not_stay_beside_a_picture_that_was_masked_otherwise(photo_folder, tmp_path):
+    masked(photo_folder / "a.jpg", tmp_path / "out", regions=True)
+    masked(photo_folder / "a.jpg", tmp_path / "out", seed=6)
+    assert tree(tmp_path / "out").keys() == {"a.jpg", "rejects.csv"}
+
+
+def test_what_is_put_into_the_output_folder_while_the_command_runs_is_neither_replaced_nor_removed(
+    photo_folder, tmp_path, monkeypatch
+):
+    source = copies(tmp_path / "in", a_jpg=photo_folder / "a.jpg", b_png=photo_folder / "nobody.png")
+    copies(source, c_jpg=photo_folder / "a.jpg")
+    out = tmp_path / "out"
+    monkeypatch.setattr(folder, "_CHUNK", 1)
+
+    def by_hand(done: int, _: int) -> None:
+        if done == 2:
+            for name in ("b.png", "c.jpg"):
+                (out / name).write_bytes(b"masked by hand")
+
+    assert masked(source, out, progress=by_hand).written == 1
+    assert (out / "b.png").read_bytes() == (out / "c.jpg").read_bytes() == b"masked by hand"
+    assert (
+        "c.jpg,cannot be written: a file that this command did not write"
+        in (out / folder.REJECTS).read_text()
+    )
+
+
+def test_a_list_that_cannot_be_read_is_one_line(photo_folder, tmp_path):
+    (tmp_path / LIST).mkdir()
+    with pytest.raises(InputError, match=r"\.maskfer-mask: cannot be read"):
+        masked(photo_folder / "a.jpg", tmp_path)
+
+
+def test_a_run_that_was_killed_is_done_again(photo_folder, tmp_path, monkeypatch):
+    out, replace = tmp_path / "out", Path.replace
+
+    def killed(part: Path, target: Path) -> None:
+        if target.name == "grey.png":
+            raise KeyboardInterrupt
+        replace(part, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            masked(photo_folder, out)
+    # As a power cut leaves the list: what the last line speaks of is not there.
+    names = (out / LIST).read_bytes()
+    assert json.loads(names.splitlines()[-1])[0] == "grey.png"
+    (out / LIST).write_bytes(names[:-20])
+    assert "a.jpg" in tree(out)
+    report = masked(photo_folder, out)
+    assert masked(photo_folder, out) == report
+    assert report.written == 6
 
 
 def test_an_empty_folder_a_missing_one_and_no_picture_are_refused(photo_folder, tmp_path):

@@ -26,7 +26,11 @@ def mask(  # noqa: PLR0913 (each is an option that a user types)
     ],
     *,
     out: Annotated[
-        Path, typer.Option(help="Folder for the masked pictures; keeps names, folders and formats.")
+        Path,
+        typer.Option(
+            help="Folder for the masked pictures, new, empty or of an earlier run; keeps names, folders and "
+            "formats."
+        ),
     ],
     mask_type: Annotated[
         str | None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import io
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from maskfer import atomic
 from maskfer.config import MaskingParams
 from maskfer.errors import ImageError, InputError, MaskferError
+from maskfer.masking import written
 from maskfer.masking.picture import MaskWearer, StyleChoice
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -83,6 +84,13 @@ class _Job:
     choice: StyleChoice
     seed: int
     regions: bool
+    known: written.Files
+    """What earlier runs have written to `out`."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of `out`, whole or not at all, once it is on the list there."""
+        written.note(self.out, name, content, known=self.known)
+        _write_whole(self.out / name, content)
 
 
 def mask_folder(
@@ -100,27 +108,30 @@ def mask_folder(
 
     Names, folders and formats stay; a picture of which no face could be masked is not written. The result
     does not depend on `workers` (None: one per core). `progress` gets how many pictures are done, and of how
-    many. Raises `InputError` when there is no picture, or when `out` would overwrite the input or takes no
-    files.
+    many. An `out` of an earlier run is written to again: what that wrote of these pictures is replaced or,
+    where nothing takes its place, removed. Raises `InputError` when there is no picture, or when `out` would
+    overwrite the input, holds what this command did not write, or takes no files.
     """
     root, names, skipped = _find_pictures(source, out)
-    job = _Job(root, out, params, choice, seed, regions)
+    known = written.check(out, _targets(names, regions=regions) | _pictures_in(out, source))
+    job = _Job(root, out, params, choice, seed, regions, known)
     results: list[PictureResult] = []
     for batch in _run(job, names, workers=workers):
         results += batch
         if progress is not None:
             progress(len(results), len(names))
+    _remove_stale(job, results)
     if source.is_file() and not results[0].is_readable:
         raise ImageError(f"{source}: {results[0].reasons[0]}; expected one of {', '.join(SUFFIXES)}")
     try:
-        _write_rejects(out / REJECTS, results)
+        job.write(REJECTS, _rejects(results))
     except OSError as error:
         raise InputError(f"{out / REJECTS}: cannot be written: {error.strerror}") from error
-    written = sum(result.masked > 0 for result in results)
+    masked = sum(result.masked > 0 for result in results)
     return FolderReport(
         pictures=len(results),
-        written=written,
-        rejected=len(results) - written,
+        written=masked,
+        rejected=len(results) - masked,
         unreadable=sum(not result.is_readable for result in results),
         faces_masked=sum(result.masked for result in results),
         faces_rejected=sum(result.faces_rejected for result in results),
@@ -146,6 +157,7 @@ def _find_pictures(source: Path, out: Path) -> tuple[Path, list[str], int]:
         raise InputError(
             f"{out}: the masked pictures would overwrite the originals; name another folder for --out"
         )
+    written.check_folder(out)
     inside = out.resolve()
     files = [path for path in source.rglob("*") if path.is_file() and inside not in path.resolve().parents]
     names = sorted(path.relative_to(source).as_posix() for path in files if path.suffix.lower() in SUFFIXES)
@@ -154,6 +166,25 @@ def _find_pictures(source: Path, out: Path) -> tuple[Path, list[str], int]:
             f"{source}: no picture among {len(files)} files; expected names ending in {', '.join(SUFFIXES)}"
         )
     return source, names, len(files) - len(names)
+
+
+def _pictures_in(out: Path, source: Path) -> set[str]:
+    """Names of the pictures in an `out` below `source`; they are left out, so none may be an original."""
+    if not out.resolve().is_relative_to(source.resolve()):
+        return set()
+    files = (path for path in out.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return {path.relative_to(out).as_posix() for path in files}
+
+
+def _targets(names: Iterable[str], *, regions: bool) -> set[str]:
+    """Names of all that may be written for pictures."""
+    return {REJECTS, *names, *(name + REGION_SUFFIX for name in names if regions)}
+
+
+def _remove_stale(job: _Job, results: list[PictureResult]) -> None:
+    """Remove what earlier runs, or a write that failed halfway, left of these pictures."""
+    done = _targets([result.name for result in results if result.masked > 0], regions=job.regions)
+    written.remove(job.out, _targets([result.name for result in results], regions=True) - done)
 
 
 def _run(job: _Job, names: list[str], *, workers: int | None) -> Iterator[list[PictureResult]]:
@@ -243,8 +274,8 @@ def _mask_picture(wearer: MaskWearer, job: _Job, name: str, picture: UInt8[np.nd
     if job.regions:
         # First, as its name is the longer one: where it is too long nothing is written.
         region = worn.region.astype(np.uint8) * 255
-        _write_whole(job.out / (name + REGION_SUFFIX), encode_picture(region, ".png"))
-    _write_whole(job.out / name, content)
+        job.write(name + REGION_SUFFIX, encode_picture(region, ".png"))
+    job.write(name, content)
     return PictureResult(name, worn.masked, worn.reasons, faces_rejected=len(worn.reasons))
 
 
@@ -302,13 +333,11 @@ def _write_whole(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _write_rejects(path: Path, results: list[PictureResult]) -> None:
+def _rejects(results: list[PictureResult]) -> bytes:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("image", "reason"))
+    for result in sorted(results, key=lambda result: result.name):
+        writer.writerows((result.name, reason) for reason in result.reasons)
     # A name that is not UTF-8 is listed too, its odd bytes escaped.
-    with (
-        atomic.new_file(path) as work,
-        work.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image", "reason"))
-        for result in sorted(results, key=lambda result: result.name):
-            writer.writerows((result.name, reason) for reason in result.reasons)
+    return file.getvalue().encode("utf-8", errors="backslashreplace")
