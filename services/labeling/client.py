@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from maskfer.config import Settings
-from maskfer.errors import InputError, MaskferError, ServiceUnavailable
+from maskfer.errors import InputError, MaskferError, ServiceUnavailable, VideoError
 from maskfer.footage import decode, timeline
 from maskfer.release import file_sha256
 from services.labeling.broker import SegmentQueue, check_address
@@ -144,6 +145,9 @@ def score_videos(
 ) -> list[Scored]:
     """Score videos through a queue and write `out/<stem>.parquet` for each; one's failure costs no other.
 
+    A file that is there is replaced only where it is the same video's timeline: else, as where two videos
+    have one stem, the later gets its whole name, then a number.
+
     Without a broker in `settings` a broker and `workers` worker processes (default: 2) live as long as the
     call; with one, only as many workers are started as `workers` asks for (default: none). Finished segments
     of an earlier call with the same video, model and parameters are taken up. Raises what `load_model`
@@ -152,13 +156,15 @@ def score_videos(
     """
     served = load_model(model, settings)
     videos_begun: list[_Work | Scored] = []
+    taken: set[str] = set()
     with ExitStack() as stack:
         watch: _Watch | None = None
-        for video, target in _targets(videos, out):
+        for video in videos:
             item = _prepare(
                 video,
-                target,
                 served,
+                out=out,
+                taken=taken,
                 settings=settings,
                 sample_fps=sample_fps,
                 segment_seconds=segment_seconds,
@@ -178,17 +184,21 @@ def score_videos(
 
 def _prepare(
     video: Path,
-    out: Path,
     served: ServedModel,
     *,
+    out: Path,
+    taken: set[str],
     settings: Settings,
     sample_fps: float | None,
     segment_seconds: float,
 ) -> _Work | Scored:
-    """Begin a video's job or take it up; returns its outcome where nothing is left to do."""
+    """Begin a video's job or take it up; returns its outcome where nothing is left to do.
+
+    Its timeline gets a name that is not in `taken`, and is added there.
+    """
     try:
         job = _begin(video, served, settings=settings, sample_fps=sample_fps, segment_seconds=segment_seconds)
-        done = job.done()
+        done, target = job.done(), _target(job, out, taken)
     except MaskferError as error:
         return Scored(video, None, error=str(error))
     except OSError as error:
@@ -198,7 +208,7 @@ def _prepare(
             error=f"{video}: its job cannot be begun ({error}); put that right and score it again",
         )
     missing = {str(segment): segment for segment in job.segments() if str(segment) not in done}
-    work = _Work(video, out, job, missing, frames=len(job.sampled()))
+    work = _Work(video, target, job, missing, frames=len(job.sampled()))
     return work if missing else _conclude(work)
 
 
@@ -280,6 +290,13 @@ def _advance(item: _Work) -> int:
 
 def _conclude(item: _Work) -> Scored:
     try:
+        if not _is_free(item.out, item.job):  # since it was chosen, which may be hours ago
+            return Scored(
+                item.video,
+                None,
+                error=f"{item.video}: is scored, but {item.out} holds something else by now; run the same "
+                "command again, which takes up what is finished and gives it another name",
+            )
         table = timeline.merge(item.job.results(), item.job.header())
         timeline.write(table, item.out)
     except (OSError, pa.ArrowException) as error:
@@ -294,14 +311,28 @@ def _conclude(item: _Work) -> Scored:
     return Scored(item.video, item.out, faces=len(table), tracks=tracks, sampled_frames=item.frames)
 
 
-def _targets(videos: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
-    """Pair each video with its timeline; the later of one stem gets its whole name, then a number."""
-    taken: set[str] = set()
-    for video in videos:
-        names = [video.stem, video.name, *(f"{video.name}-{number}" for number in range(2, len(videos) + 2))]
-        name = next(name for name in names if name.casefold() not in taken)
-        taken.add(name.casefold())
-        yield video, out / f"{name}.parquet"
+def _target(job: Job, out: Path, taken: set[str]) -> Path:
+    """Choose where a job's timeline goes: by its video's stem, else by the whole name, else with a number."""
+    video = job.video.path
+    numbered = (f"{video.name}-{number}" for number in itertools.count(2))
+    for name in itertools.chain([video.stem, video.name], numbered):
+        target = out / f"{name}.parquet"
+        if name.casefold() not in taken and _is_free(target, job):
+            taken.add(name.casefold())
+            return target
+    raise AssertionError("a count has no end")
+
+
+def _is_free(target: Path, job: Job) -> bool:
+    """Whether nothing is lost where a job's timeline takes this name: there is none, or one of its video."""
+    if not target.exists():
+        return True
+    try:
+        # Not what else is named so: a pipe would be waited for.
+        header = timeline.read_header(target) if target.is_file() else None
+    except VideoError:
+        return False
+    return header is not None and header.source_sha256 == job.record.question.source_sha256
 
 
 def check_folder(out: Path) -> None:

@@ -88,14 +88,17 @@ def test_a_written_timeline_says_what_made_it(analyzer: Analyzer, video: Video, 
     timeline.write(table, tmp_path / "out" / "clip.parquet")
     back, header = timeline.read(tmp_path / "out" / "clip.parquet")
     assert back == table
-    assert header == _header(video, analyzer)
+    assert header == timeline.read_header(tmp_path / "out" / "clip.parquet") == _header(video, analyzer)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["clip.parquet"]
 
 
-def test_another_parquet_file_is_no_timeline(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(VideoError, match="no timeline"):
-        timeline.read(tmp_path / "x.parquet")
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"maskfer": "[]"}, {"maskfer": '"x"'}])
+def test_another_parquet_file_is_no_timeline(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    table = pa.table({"x": [1]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet")
+    for read in (timeline.read, timeline.read_header):
+        with pytest.raises(VideoError, match="no timeline"):
+            read(tmp_path / "x.parquet")
 
 
 @pytest.mark.shared

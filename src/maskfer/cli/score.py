@@ -52,10 +52,12 @@ def score(
             progress=progress,
         )
     for done in outcomes:
-        if done.error is None:
+        if done.timeline is not None:
+            usual = done.timeline.with_name(f"{done.video.stem}.parquet")
+            taken = "" if done.timeline == usual else f" ({usual.name} is taken)"
             typer.echo(
                 f"{done.video}: {done.sampled_frames} frames, {done.faces} faces, {done.tracks} tracks "
-                f"-> {done.timeline}"
+                f"-> {done.timeline}{taken}"
             )
     failed = [done.error for done in outcomes if done.error is not None]
     for error in failed[:-1]:

@@ -97,13 +97,25 @@ def write(table: pa.Table, out: Path) -> None:
 
 def read(path: Path) -> tuple[pa.Table, Header]:
     """Return a timeline and its header; raises `VideoError` where the file is no timeline."""
+    header = read_header(path)
     try:
-        table = pq.read_table(path)
-        raw = json.loads(table.schema.metadata[_METADATA_KEY])
+        return pq.read_table(path), header
+    except (OSError, pa.ArrowException) as error:
+        raise _no_timeline(path) from error
+
+
+def read_header(path: Path) -> Header:
+    """Return what a timeline says about itself without its rows; raises `VideoError` as `read` does."""
+    try:
+        raw = json.loads(pq.read_schema(path).metadata[_METADATA_KEY])
         model = ScoringModel(**raw.pop("model"))
-        return table, Header(**raw | {"classes": tuple(raw["classes"]), "model": model})
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise VideoError(f"{path}: no timeline of `maskfer score`; score the video again") from error
+        return Header(**raw | {"classes": tuple(raw["classes"]), "model": model})
+    except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _no_timeline(path) from error
+
+
+def _no_timeline(path: Path) -> VideoError:
+    return VideoError(f"{path}: no timeline of `maskfer score`; score the video again")
 
 
 def _boxes(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
