@@ -12,6 +12,7 @@ from kfp.dsl import Artifact, Dataset, Model
 
 from components.read_claim import read_claim
 from components.register import register
+from maskfer import provenance
 from maskfer.config import Params, Settings
 from maskfer.data.table import table_sha256
 from maskfer.errors import DatasetError, StageFailed
@@ -52,11 +53,19 @@ def test_what_may_be_cached_is_keyed_by_the_content_of_data_and_code(step: str) 
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "register"])
-def test_what_may_be_cached_is_not_made_by_other_code_than_its_key_says(step: str) -> None:
+def test_what_may_be_cached_is_not_made_of_other_code_or_data_than_its_key_says(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "c" * 64
+    monkeypatch.setattr(provenance, "graph_code_sha256", lambda: own)
     function = getattr(import_module(f"components.{step}"), step).python_func
-    others = dict.fromkeys(inspect.signature(function).parameters)
+    table = tmp_path / "faces.parquet"
+    table.write_bytes(b"replaced meanwhile")
+    given = dict.fromkeys(inspect.signature(function).parameters) | {"faces": Dataset(uri=str(table))}
     with pytest.raises(StageFailed, match="rebuild the image"):
-        function(**others | {"code_sha256": "0" * 64})
+        function(**given | {"code_sha256": "0" * 64, "dataset_sha256": table_sha256(table)})
+    with pytest.raises(StageFailed, match="the faces table was replaced"):
+        function(**given | {"code_sha256": own, "dataset_sha256": "0" * 64})
 
 
 def test_a_table_on_a_claim_is_handed_on_as_it_is_and_what_is_none_is_named(

@@ -222,18 +222,16 @@ def test_another_video_of_the_same_name_is_scored_beside_the_earlier_one(
     out = tmp_path / "scores"
     monday = film_nobody(tmp_path / "mon" / "cam1.mp4", frames=6)
     tuesday = film_nobody(tmp_path / "tue" / "cam1.mp4", frames=9)
-    assert _score(_command(tiny_release, out, monday), tmp_path).returncode == 0
+    settings, release = Settings(home=tmp_path), str(tiny_release.path)
+    client.score_videos([monday], out, settings=settings, model=release, workers=1)
     first = (out / "cam1.parquet").read_bytes()
-    for _ in range(2):  # the second time it finds its own table
-        answer = _score(_command(tiny_release, out, tuesday), tmp_path)
-        assert answer.returncode == 0, answer.stderr
-        assert f"-> {out / 'cam1.mp4.parquet'} (cam1.parquet is taken)" in answer.stdout
-        assert {file.name for file in out.iterdir()} == {"cam1.parquet", "cam1.mp4.parquet"}
-    assert (out / "cam1.parquet").read_bytes() == first
-    assert timeline.read_header(out / "cam1.mp4.parquet").frames == 9
-    # Both at a time, the other way round: each finds its own.
-    answer = _score(_command(tiny_release, out, tuesday, monday), tmp_path)
+    answer = _score(_command(tiny_release, out, tuesday), tmp_path)
     assert answer.returncode == 0, answer.stderr
+    assert f"-> {out / 'cam1.mp4.parquet'} (cam1.parquet is taken)" in answer.stdout
+    assert (out / "cam1.parquet").read_bytes() == first
+    # Both at a time, the other way round: each finds its own.
+    done = client.score_videos([tuesday, monday], out, settings=settings, model=release, workers=1)
+    assert [one.timeline for one in done] == [out / "cam1.mp4.parquet", out / "cam1.parquet"]
     frames = {file.name: timeline.read_header(file).frames for file in out.iterdir()}
     assert frames == {"cam1.parquet": 6, "cam1.mp4.parquet": 9}
 
