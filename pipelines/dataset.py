@@ -11,9 +11,8 @@ from maskfer import provenance
 from maskfer.config import Params, Settings
 from maskfer.data import rejects
 from maskfer.data.files import files_below
-from maskfer.data.table import FILE_NAME, FacesTable
+from maskfer.data.table import FILE_NAME, require_trainable
 from maskfer.errors import DatasetError
-from maskfer.labels import label_column
 from maskfer.stages import build_dataset
 from pipelines.watch import Step
 
@@ -52,8 +51,7 @@ def faces_table(
 
 def _check(path: Path, params: Params) -> None:
     # What cannot be trained on, or not judged by, is known here, not after hours of training.
-    table = FacesTable.read(path, columns=["split", label_column(params.classes)])
-    table.require_trainable(params.data, params.classes)
+    require_trainable(path, data=params.data, classes=params.classes)
 
 
 def _key(raw: Path, params: Params) -> str:

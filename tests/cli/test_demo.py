@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskfer.cli.demo import _POLICY, _Demo, _report
+from maskfer.cli.demo import _Demo, _policy, _report
 from maskfer.promotion import PromotionPolicy
 from tests.cli.conftest import Maskfer
 
@@ -46,7 +46,7 @@ def test_the_folder_of_a_demo_is_shown_as_it_is(tmp_path: Path, capsys: pytest.C
 
 def test_the_demos_policy_is_the_default_but_for_how_few_faces_are_enough(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
-    path.write_text(_POLICY, encoding="utf-8")
+    path.write_text(_policy(), encoding="utf-8")
     default = PromotionPolicy()
     overall = default.overall.model_copy(update={"minimum_faces": 1})
     assert PromotionPolicy.load(path) == default.model_copy(update={"overall": overall})

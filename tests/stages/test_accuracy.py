@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from maskfer import provenance
@@ -268,6 +269,31 @@ def test_where_somebody_hears_of_failures_the_other_systems_go_on(
     [(name, seed, said)] = heard
     assert (name, seed) == ("true_region", 1)
     assert "expression" in said
+
+
+def test_an_accelerator_that_is_full_before_a_training_begins_costs_one_trial(
+    toy_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(accuracy.train_mask_classifier, "run", full)
+    heard: list[str] = []
+
+    done = accuracy.run(
+        toy_faces,
+        tmp_path,
+        params=PARAMS,
+        systems=SYSTEMS,
+        seeds=[1],
+        on_failure=lambda _system, _seed, error: heard.append(str(error)),
+    )
+
+    assert list(done) == []
+    assert [line.partition(": the accelerator is full")[0] for line in heard] == [
+        "two_branch, seed 1",
+        "true_region, seed 1",
+    ]
 
 
 @pytest.mark.usefixtures("trials")

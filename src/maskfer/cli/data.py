@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskfer.cli import app
+from maskfer.cli.console import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,14 +144,12 @@ def _watched(items: Iterator[Any], *, total: int, title: str) -> Iterator[Any]:
 
 
 def _print(summary: Summary, *, title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from maskfer.data.summary import ORIGINS
     from maskfer.labels import ORIENTATIONS
 
-    # Names of folders and what a table says of its faces are no markup.
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = plain()
     labels = Table("split", "label", *ORIGINS.values(), title="Faces", title_justify="left")
     for split, label, *counts in summary.label_rows():
         labels.add_row(split, label, *map(str, counts))

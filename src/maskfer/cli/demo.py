@@ -25,6 +25,7 @@ import typer
 
 from maskfer import atomic
 from maskfer.cli import app
+from maskfer.cli.console import plain
 from maskfer.errors import ServiceUnavailable, StageFailed
 
 _PARAMS = """\
@@ -35,10 +36,6 @@ mask_classifier: {epochs: 10, batch_size: 32}
 heatmap: {epochs: 10, batch_size: 32}
 landmarks: {epochs: 12, batch_size: 32}
 expression: {backbone: face_resnet, epochs: 8, batch_size: 32}
-"""
-_POLICY = """\
-# The demo's promotion policy: the default, but that the fewest faces it may be asked to draw are enough.
-overall: {margins: {accuracy: 0.02, macro_f1: 0.04}, confidence: 0.9, minimum_faces: 1}
 """
 _MARKER = ".maskfer-demo"
 _HOLDS = (
@@ -150,6 +147,14 @@ def _ask(base_url: str, picture: Path) -> tuple[dict[str, Any], str]:
         return json.load(answer), answer.headers.get("X-Model-Version", "?")
 
 
+def _policy() -> str:
+    """Return the default policy, but that the fewest faces a demo may be asked to draw are enough."""
+    from maskfer.promotion import PromotionPolicy
+
+    overall = PromotionPolicy().overall.model_copy(update={"minimum_faces": 1})
+    return json.dumps({"overall": overall.model_dump()})
+
+
 @app.command(
     epilog="Examples:\n\n`maskfer demo`\n\n`maskfer demo --work /tmp/demo --people 12`",
     rich_help_panel="Start here",
@@ -171,7 +176,7 @@ def demo(
     params = run.work / "params.yaml"
     params.write_text(_PARAMS, encoding="utf-8")
     policy = run.work / "policy.yaml"
-    policy.write_text(_POLICY, encoding="utf-8")
+    policy.write_text(_policy(), encoding="utf-8")
     raw, dataset = run.work / "raw", run.work / "dataset"
     counts = ("--people", str(people), "--per-person", str(per_person))
     run.run("draw photographs", "data", "synth", "--out", str(raw), *counts)
@@ -192,7 +197,6 @@ def _report(
     run: _Demo, *, champion: dict[str, Any], answer: dict[str, Any], version: str, scores: Path
 ) -> None:
     import pyarrow.parquet as pq
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="What happened", title_justify="left", show_lines=False)
@@ -200,8 +204,7 @@ def _report(
         table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
     for what, seconds, command in run.steps:
         table.add_row(what, f"{seconds:.1f}", command.replace(str(run.work) + "/", ""))
-    # The name of a folder is no markup.
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = plain()
     console.print(table)
     metrics, scored = champion["metrics"], pq.read_table(next(scores.glob("*.parquet")))
     unmasked, masked = (metrics[f"slices/{name}/accuracy"] for name in ("unmasked", "masked"))

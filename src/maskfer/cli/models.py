@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskfer.cli import app
+from maskfer.cli.console import plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -189,9 +190,7 @@ def new_table(title: str) -> Table:
 
 def print_table(table: Table) -> None:
     """Print a table to the terminal's width, what people wrote into it as they wrote it."""
-    from rich.console import Console
-
-    Console(markup=False, emoji=False).print(table)
+    plain(soft_wrap=False).print(table)
 
 
 def print_json(value: Any) -> None:

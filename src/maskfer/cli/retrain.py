@@ -94,8 +94,7 @@ def retrain(
 def _retrain_here(
     data: Path, *, params: Params, policy: PromotionPolicy, settings: Settings, work: Path | None
 ) -> None:
-    from maskfer.data.table import FacesTable
-    from maskfer.labels import label_column
+    from maskfer.data.table import photographs
     from maskfer.learning import start
     from pipelines.dataset import faces_table
     from pipelines.run_local import check_results, run
@@ -109,15 +108,15 @@ def _retrain_here(
     faces, prepared = faces_table(data, params=params, settings=settings, say=typer.echo)
     done = run(faces, params=params, policy=policy, settings=settings, out=work)
     _report((*prepared, *done.steps), folder=done.folder, name=settings.model_name)
-    columns = [label_column(params.classes), "mask_origin"]
-    photographs = FacesTable.read(faces, split="train", columns=columns).photographs(params.classes)
-    if (advice := start.advice(params.expression, photographs=photographs)) is not None:
+    advice = start.advice(params.expression, photographs=photographs(faces, params.classes))
+    if advice is not None:
         typer.echo(f"try next   {advice}")
 
 
 def _report(steps: tuple[Step, ...], *, folder: Path, name: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from maskfer.cli.console import plain
 
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     decision = json.loads((folder / "decision.json").read_text(encoding="utf-8"))
@@ -128,8 +127,7 @@ def _report(steps: tuple[Step, ...], *, folder: Path, name: str) -> None:
     for kind in ("unmasked", "masked"):
         one = metrics["slices"].get(kind, {})
         figures.add_row(kind, str(one.get("n", 0)), _share(one.get("accuracy")), _share(one.get("macro_f1")))
-    # Names of folders and what people wrote are no markup.
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = plain()
     console.print(stages, figures, sep="\n")
     console.print(f"version    {name} v{decision['version']}: {_verdict(decision)}")
     console.print(f"because    {decision['reason']}")

@@ -111,33 +111,6 @@ class FacesTable:
                 f"data.crop_size: {size} and data.crop_context: {context:g}"
             )
 
-    def require_trainable(self, data: DataParams, classes: Sequence[str]) -> None:
-        """Raise `DatasetError` where a training by `data` would fail or mislead, before hours go into it.
-
-        That is where the faces are cut otherwise, a class has no training face, or no face is left to choose
-        the best epoch by (val), or to judge by (test).
-        """
-        self.require_crop(size=data.crop_size, context=data.crop_context, wanted_by="params.yaml")
-        splits = np.array(self.column("split"))
-        for split, use in (("val", "training is watched"), ("test", "models are judged")):
-            if split not in splits:
-                raise DatasetError(
-                    f"{self.path}: none of its {len(self)} faces is of {split} people, by whom {use}; build "
-                    f"the dataset with data.{split}_fraction above 0, or name some in the column split of "
-                    "its labels.csv"
-                )
-        self.where(splits == "train").require_classes(classes)
-
-    def require_classes(self, classes: Sequence[str]) -> None:
-        """Raise `DatasetError` naming the classes that none of these training faces has."""
-        there = set(self.labels(classes).tolist())
-        missing = [name for index, name in enumerate(classes) if index not in there]
-        if missing:
-            raise DatasetError(
-                f"{self.path}: no training face of class {', '.join(missing)}; "
-                "add photographs of it, or leave it out of `classes` in params.yaml"
-            )
-
     def column(self, name: str) -> list[Any]:
         """Return one column as Python values, `None` where the row has none."""
         return list(self._column(name).to_pylist())
@@ -168,11 +141,6 @@ class FacesTable:
         column = self.column(label_column(tuple(classes)))
         return np.array([index.get(value, -1) for value in column], np.int64)
 
-    def photographs(self, classes: Sequence[str]) -> int:
-        """Count the faces with one of these labels, each once: their drawn twins are left out."""
-        drawn = np.array([origin == "drawn" for origin in self.column("mask_origin")], bool)
-        return int(((self.labels(classes) >= 0) & ~drawn).sum())
-
     def where(self, keep: Bool[np.ndarray, " n"]) -> FacesTable:
         """Return the table of the rows that `keep` names."""
         return FacesTable(self.table.filter(pa.array(keep)), self.path, self.metadata)
@@ -200,6 +168,44 @@ class FacesTable:
             for _ in pool.map(decode, range(len(self)), chunksize=64):
                 pass
         return out
+
+
+def require_trainable(path: Path, *, data: DataParams, classes: Sequence[str]) -> None:
+    """Raise `DatasetError` where a training on the table at `path` would fail or mislead, before it begins.
+
+    That is where the faces are cut otherwise than by `data`, a class has no training face, or no face is left
+    to choose the best epoch by (val), or to judge by (test).
+    """
+    table = FacesTable.read(path, columns=["split"])
+    table.require_crop(size=data.crop_size, context=data.crop_context, wanted_by="params.yaml")
+    splits = set(table.column("split"))
+    for split, use in (("val", "training is watched"), ("test", "models are judged")):
+        if split not in splits:
+            raise DatasetError(
+                f"{path}: none of its {len(table)} faces is of {split} people, by whom {use}; build "
+                f"the dataset with data.{split}_fraction above 0, or name some in the column split of "
+                "its labels.csv"
+            )
+    require_classes(path, classes)
+
+
+def require_classes(path: Path, classes: Sequence[str]) -> None:
+    """Raise `DatasetError` naming the classes that no training face of the table at `path` has."""
+    table = FacesTable.read(path, split="train", columns=[label_column(tuple(classes))])
+    there = set(table.labels(classes).tolist())
+    missing = [name for index, name in enumerate(classes) if index not in there]
+    if missing:
+        raise DatasetError(
+            f"{path}: no training face of class {', '.join(missing)}; "
+            "add photographs of it, or leave it out of `classes` in params.yaml"
+        )
+
+
+def photographs(path: Path, classes: Sequence[str], *, split: str = "train") -> int:
+    """Count the faces of a split with one of these labels, each once: their drawn twins are left out."""
+    table = FacesTable.read(path, split=split, columns=[label_column(tuple(classes)), "mask_origin"])
+    drawn = np.array([origin == "drawn" for origin in table.column("mask_origin")], bool)
+    return int(((table.labels(classes) >= 0) & ~drawn).sum())
 
 
 def write_faces(path: Path, rows: Iterable[Mapping[str, Any]], *, metadata: Mapping[str, Any]) -> None:

@@ -24,13 +24,13 @@ from filelock import FileLock
 
 from maskfer import atomic, provenance, release
 from maskfer.config import Params, Settings
-from maskfer.data.table import FacesTable, table_sha256
+from maskfer.data.table import FacesTable, require_trainable, table_sha256
 from maskfer.errors import MaskferError
 from maskfer.evaluation import accuracy_table
 from maskfer.evaluation.plots import write_accuracy
 from maskfer.evaluation.predictions import columns_needed
 from maskfer.inference import Analyzer
-from maskfer.labels import ORIENTATIONS, label_column
+from maskfer.labels import ORIENTATIONS
 from maskfer.learning import architecture, cost, export, start
 from maskfer.learning.checkpoint import path_of
 from maskfer.learning.faces import load
@@ -95,8 +95,7 @@ def run(
     cut otherwise, or the first lacks a class, or people to choose or judge by, and `ParamsError` where a
     system does not go with `params`.
     """
-    known = FacesTable.read(faces, columns=["split", label_column(params.classes)])
-    known.require_trainable(params.data, params.classes)
+    require_trainable(faces, data=params.data, classes=params.classes)
     if real_masks is not None:
         FacesTable.read(real_masks, columns=["split"]).require_crop(
             size=params.data.crop_size, context=params.data.crop_context, wanted_by="params.yaml"

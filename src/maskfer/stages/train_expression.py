@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from maskfer.config import Params
-from maskfer.data.table import FacesTable
+from maskfer.data.table import require_classes
 from maskfer.errors import TrainingError
-from maskfer.labels import label_column
 from maskfer.learning import architecture, export, record, start
 from maskfer.learning.checkpoint import Checkpoint, fingerprint, path_of
 from maskfer.learning.faces import load_for_training
@@ -93,8 +92,7 @@ def trainer(
 ) -> Trainer[ExpressionTask]:
     """Return what `train` runs; raises as it does."""
     section, device = params.expression, default_device()
-    labels = FacesTable.read(faces, split="train", columns=[label_column(params.classes)])
-    labels.require_classes(params.classes)
+    require_classes(faces, params.classes)
     training, validation = load_for_training(faces, classes=params.classes, data=params.data)
     weights = heatmaps / WEIGHTS
     classifier = architecture.mask_classifier(params)
